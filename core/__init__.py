@@ -1,0 +1,1 @@
+"""Everything Pilothouse does without a window: runs, history, training, compression, inference, hardware."""

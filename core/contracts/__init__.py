@@ -1,0 +1,1 @@
+"""Frozen records, names and protocols that every layer shares; imports nothing of ours and no heavy library."""

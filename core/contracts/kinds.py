@@ -1,0 +1,52 @@
+"""A kind of run: its spec type and the function that does it. One module per kind declares one ``KIND``.
+
+``core.plugins.registry`` finds them; adding a kind is adding one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from core.contracts.errors import FieldProblem
+from core.contracts.specs import RunSpec
+from core.contracts.worker import RunContext
+
+Check = Callable[[Any], tuple[FieldProblem, ...]]
+Run = Callable[[Any, RunContext], None]
+Command = Callable[[Any, str], list[str]]
+
+
+def no_check(spec: RunSpec) -> tuple[FieldProblem, ...]:
+    """Find nothing wrong; for kinds whose field bounds say it all."""
+    del spec
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunKind:
+    """A kind of run.
+
+    Attributes:
+        spec: Its spec type; the struct's tag is the kind's name, such as ``train.image``.
+        title: Its name for people.
+        summary: One sentence on what it does.
+        group: ``train``, ``compress``, ``benchmark`` or ``pipeline``: where the window offers it.
+        icon: Name of an icon in ``resources/icons``.
+        run: Does the work in a worker process. Heavy libraries are imported inside it, never at module level.
+        check: Looks at things outside the spec (files, disk) before a launch; quick, never raises.
+        command: For kinds that run the user's own program instead of ``run``: builds its argv from the spec and
+            our Python interpreter; None for all others.
+        examples: Names of files in ``resources/examples``.
+    """
+
+    spec: type[RunSpec]
+    title: str
+    summary: str
+    group: str
+    icon: str
+    run: Run
+    check: Check = no_check
+    command: Command | None = None
+    examples: tuple[str, ...] = ()

@@ -1,0 +1,83 @@
+"""Names inside a run directory, in one place. See ``docs/architecture.md`` section 4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SPEC = "spec.toml"
+ENVIRONMENT = "environment.json"
+STDOUT_PREFIX = "stdout"
+CONTROL = "control"
+CHECKPOINTS = "checkpoints"
+ARTIFACTS = "artifacts"
+SCRATCH = "scratch"
+SUPERVISOR_RANK = "supervisor"
+STOP_REQUEST = "stop"
+MARK_VARIABLE = "PILOTHOUSE_RUN"
+EVENTS_VARIABLE = "PILOTHOUSE_EVENTS"
+
+
+class RunLayout:
+    """Paths of one run directory."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    @property
+    def spec(self) -> Path:
+        """What was asked, complete and re-runnable."""
+        return self.run_dir / SPEC
+
+    @property
+    def environment(self) -> Path:
+        """Versions, hardware and code state at launch."""
+        return self.run_dir / ENVIRONMENT
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of verified checkpoints."""
+        return self.run_dir / CHECKPOINTS
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of what the run made."""
+        return self.run_dir / ARTIFACTS
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for intermediate files; removed on success."""
+        return self.run_dir / SCRATCH
+
+    @property
+    def control(self) -> Path:
+        """Folder of requests to the run."""
+        return self.run_dir / CONTROL
+
+    @property
+    def stop_request(self) -> Path:
+        """Exists once somebody asked the run to stop."""
+        return self.control / STOP_REQUEST
+
+    def supervisor(self, node: str = "local") -> Path:
+        """Identity and heartbeat (its modification time) of the node's supervisor."""
+        return self.run_dir / f"supervisor.{node}.json"
+
+    def exit_record(self, node: str = "local") -> Path:
+        """How the run ended on the node; absent while it goes on."""
+        return self.run_dir / f"exit.{node}.json"
+
+    def stdout(self, node: str = "local") -> Path:
+        """Everything the workers printed."""
+        return self.run_dir / f"{STDOUT_PREFIX}.{node}.log"
+
+    def events(self, rank: int | str, node: str = "local") -> Path:
+        """Event log of one writer."""
+        return self.run_dir / f"events.{node}.{rank}.jsonl"
+
+    def telemetry(self, node: str = "local") -> Path:
+        """Telemetry samples of the node."""
+        return self.run_dir / f"telemetry.{node}.jsonl"
+
+    def event_files(self) -> list[Path]:
+        """Every event and telemetry log there is, by name."""
+        return sorted([*self.run_dir.glob("events.*.jsonl"), *self.run_dir.glob("telemetry.*.jsonl")])

@@ -15,7 +15,6 @@ from core.contracts.worker import RunContext
 
 Check = Callable[[Any], tuple[FieldProblem, ...]]
 Run = Callable[[Any, RunContext], None]
-Command = Callable[[Any, str], list[str]]
 
 
 def no_check(spec: RunSpec) -> tuple[FieldProblem, ...]:
@@ -36,8 +35,6 @@ class RunKind:
         icon: Name of an icon in ``resources/icons``.
         run: Does the work in a worker process. Heavy libraries are imported inside it, never at module level.
         check: Looks at things outside the spec (files, disk) before a launch; quick, never raises.
-        command: For kinds that run the user's own program instead of ``run``: builds its argv from the spec and
-            our Python interpreter; None for all others.
         examples: Names of files in ``resources/examples``.
     """
 
@@ -48,5 +45,4 @@ class RunKind:
     icon: str
     run: Run
     check: Check = no_check
-    command: Command | None = None
     examples: tuple[str, ...] = ()

@@ -1,0 +1,122 @@
+"""Reads event logs from byte offsets: whole lines only, so that a torn last line waits for its end.
+
+Knows nothing of where the offsets are kept. A line that is no event is counted as damaged, never raised; a line of a
+type this version does not know becomes an ``UnknownEvent``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.contracts.events import AnyEvent, UnknownEvent
+from core.runlog.layout import RunLayout
+
+_decode_event = msgspec.json.Decoder(AnyEvent).decode
+_decode_any = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class FileBatch:
+    """The new whole lines of one log.
+
+    Attributes:
+        name: File name inside the run directory.
+        start: Byte offset at which reading began.
+        end: Byte offset just after the last whole line read: where to go on.
+        events: The events, in file order.
+        damaged_lines: Lines between start and end that are no event.
+    """
+
+    name: str
+    start: int
+    end: int
+    events: tuple[AnyEvent, ...]
+    damaged_lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class TailBatch:
+    """The new lines of all logs of a run; ``more`` tells that the limit cut it and another read is due at once."""
+
+    files: tuple[FileBatch, ...]
+    more: bool
+
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing was written since the offsets."""
+        return not self.files
+
+
+def parse_line(line: bytes) -> AnyEvent | None:
+    """Return the event of one line without its newline; None when it is damaged."""
+    try:
+        return _decode_event(line)
+    except msgspec.MsgspecError:
+        pass
+    try:
+        record = _decode_any(line)
+        return UnknownEvent(
+            seq=int(record["seq"]), ts=float(record["ts"]), v=int(record["v"]), original_type=str(record["type"])
+        )
+    except (msgspec.MsgspecError, KeyError, ValueError, TypeError):
+        return None
+
+
+def read_file(path: Path, start: int, limit_bytes: int) -> FileBatch | None:
+    """Read the whole lines after ``start``; None when there is none yet. Reads at most ``limit_bytes``.
+
+    A stretch of ``limit_bytes`` without a newline is no event log any more: it is skipped as one damaged line.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read(limit_bytes)
+    cut = data.rfind(b"\n") + 1
+    if cut == 0:
+        return FileBatch(path.name, start, start + len(data), (), 1) if len(data) == limit_bytes else None
+    events: list[AnyEvent] = []
+    damaged = 0
+    for line in data[: cut - 1].split(b"\n"):
+        event = parse_line(line) if line else None
+        if event is not None:
+            events.append(event)
+        elif line:
+            damaged += 1
+    return FileBatch(path.name, start, start + cut, tuple(events), damaged)
+
+
+def read_batch(run_dir: Path, offsets: Mapping[str, int], limit_bytes: int = 4 << 20) -> TailBatch:
+    """Read what was written to any log of a run since ``offsets`` (by file name; absent means 0).
+
+    Args:
+        run_dir: The run directory; may vanish while it is read.
+        offsets: Where each file was read up to.
+        limit_bytes: About how much to read at most in one call.
+
+    Raises:
+        OSError: A log cannot be read (permission, a broken disk).
+    """
+    files: list[FileBatch] = []
+    left = limit_bytes
+    more = False
+    for path in RunLayout(run_dir).event_files():
+        start = offsets.get(path.name, 0)
+        try:
+            size = path.stat().st_size
+            if size <= start:
+                continue
+            if left <= 0:
+                more = True
+                break
+            batch = read_file(path, start, left)
+        except FileNotFoundError:
+            continue
+        if batch is not None:
+            files.append(batch)
+            left -= batch.end - batch.start
+            more = more or (size - start > limit_bytes)
+    return TailBatch(tuple(files), more)

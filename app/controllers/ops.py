@@ -1,0 +1,145 @@
+"""A background call as a value: ``Op(fn).succeeded(show).failed(complain).start()``.
+
+``fn`` runs on a thread of the pool and touches no widget; the callbacks run on the UI thread, each at most once, and not
+at all when the object whose method they are has been destroyed or the op was cancelled. An error without a ``failed``
+callback becomes a notice; one that nobody foresaw becomes a crash report as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Self, TypeVar, cast
+
+from PySide6.QtCore import QObject, QRunnable, Qt, QThreadPool, Signal, Slot
+from shiboken6 import isValid
+
+from app.controllers.notices import bridge
+from core.contracts.errors import Cancelled
+from core.contracts.notices import Notice
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    value: object = None
+    error: BaseException | None = None
+
+
+class _Courier(QObject):
+    """Lives on the UI thread and hands the outcome over there."""
+
+    arrived = Signal(object)
+
+    def __init__(self, receive: Callable[[_Outcome], None]) -> None:
+        super().__init__()
+        self._receive = receive
+        self.arrived.connect(self._on_arrived, Qt.ConnectionType.QueuedConnection)
+
+    @Slot(object)
+    def _on_arrived(self, outcome: _Outcome) -> None:
+        self._receive(outcome)
+
+
+class _Task(QRunnable):
+    def __init__(self, fn: Callable[[], object], courier: _Courier) -> None:
+        super().__init__()
+        self.setAutoDelete(False)
+        self._fn = fn
+        self._courier = courier
+
+    def run(self) -> None:
+        try:
+            outcome = _Outcome(value=self._fn())
+        except Exception as error:  # noqa: BLE001 - the top frame of a background call: everything is reported
+            outcome = _Outcome(error=error)
+        if isValid(self._courier):
+            self._courier.arrived.emit(outcome)
+
+
+class Op(Generic[T]):
+    """One background call. Build, add callbacks and start it on the UI thread."""
+
+    def __init__(self, fn: Callable[[], T]) -> None:
+        self._fn = fn
+        self._on_success: Callable[[T], object] | None = None
+        self._on_failure: Callable[[Notice], object] | None = None
+        self._on_finish: Callable[[], object] | None = None
+        self._is_cancelled = False
+        self._courier: _Courier | None = None
+        self._task: _Task | None = None
+
+    def succeeded(self, callback: Callable[[T], object]) -> Self:
+        """Call ``callback(value)`` when ``fn`` returned."""
+        self._on_success = callback
+        return self
+
+    def failed(self, callback: Callable[[Notice], object]) -> Self:
+        """Call ``callback(notice)`` when ``fn`` raised, instead of posting the notice."""
+        self._on_failure = callback
+        return self
+
+    def finished(self, callback: Callable[[], object]) -> Self:
+        """Call ``callback()`` after success, failure or a ``Cancelled`` raised by ``fn``."""
+        self._on_finish = callback
+        return self
+
+    def start(self) -> Self:
+        """Begin; returns at once."""
+        self._courier = _Courier(self._on_arrived)
+        self._task = _Task(self._fn, self._courier)
+        _live.add(self)
+        QThreadPool.globalInstance().start(self._task)
+        return self
+
+    def cancel(self) -> None:
+        """Call no callback any more. ``fn`` itself runs to its end where it has begun."""
+        self._is_cancelled = True
+        if self._task is not None and QThreadPool.globalInstance().tryTake(self._task):
+            self._let_go()
+
+    @property
+    def is_live(self) -> bool:
+        """True from ``start`` until the outcome has been delivered."""
+        return self in _live
+
+    def _on_arrived(self, outcome: _Outcome) -> None:
+        self._let_go()
+        if self._is_cancelled:
+            return
+        if outcome.error is None:
+            _call(self._on_success, cast("T", outcome.value))
+        elif not isinstance(outcome.error, Cancelled):
+            self._report(outcome.error)
+        _call(self._on_finish)
+
+    def _report(self, error: BaseException) -> None:
+        notice = bridge().notice_of(error)
+        if self._on_failure is None:
+            bridge().post(notice)
+        else:
+            _call(self._on_failure, notice)
+
+    def _let_go(self) -> None:
+        _live.discard(self)
+        self._task = None
+        self._courier = None
+
+
+_live: set[Op[object]] = set()
+
+
+def wait_for_ops(timeout_ms: int = 5000) -> bool:
+    """Wait until no background call runs, at most ``timeout_ms``; used once, when the application quits."""
+    return QThreadPool.globalInstance().waitForDone(timeout_ms)
+
+
+def _call(callback: Callable[..., object] | None, *values: object) -> None:
+    if callback is None:
+        return
+    owner = getattr(callback, "__self__", None)
+    if isinstance(owner, QObject) and not isValid(owner):
+        return
+    callback(*values)

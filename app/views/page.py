@@ -1,0 +1,97 @@
+"""The frame that every page shares: a header row (title, sentence, actions) over a body.
+
+A page is made once, on the first visit; ``activate`` and ``deactivate`` tell it when it is seen, so that timers and
+followers of an unseen page cost nothing.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
+
+from app.controllers.routes import Route
+from app.views.theme import SPACE, set_kind
+
+
+class Page(QWidget):
+    """A page of the window.
+
+    Attributes:
+        title: Its name on the navigation rail and in the palette.
+        icon_name: Its icon on the rail.
+        body: Layout that subclasses fill.
+        header: Layout of the header row; ``add_action`` appends to its right end.
+    """
+
+    title: ClassVar[str] = ""
+    icon_name: ClassVar[str] = "file"
+    subtitle: ClassVar[str] = ""
+
+    def __init__(self, parent: QWidget | None = None, *, scrolls: bool = False) -> None:
+        super().__init__(parent)
+        self.setObjectName("page")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground, on=True)
+        self.setAccessibleName(self.title)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(SPACE.xl, SPACE.l, SPACE.xl, SPACE.m)
+        outer.setSpacing(SPACE.m)
+        self.header = self._build_header()
+        outer.addLayout(self.header)
+        self.body = QVBoxLayout()
+        self.body.setSpacing(SPACE.m)
+        if scrolls:
+            outer.addWidget(self._scroll_area(), 1)
+        else:
+            outer.addLayout(self.body, 1)
+
+    def add_action(self, widget: QWidget) -> None:
+        """Add a button to the right end of the header."""
+        self.header.addWidget(widget, 0, Qt.AlignmentFlag.AlignVCenter)
+
+    def set_heading(self, title: str, subtitle: str = "") -> None:
+        """Change the words of the header."""
+        self._title.setText(title)
+        self._subtitle.setText(subtitle)
+        self._subtitle.setVisible(bool(subtitle))
+
+    def activate(self) -> None:
+        """Become visible: start timers, fetch what is stale. UI thread, returns at once."""
+
+    def deactivate(self) -> None:
+        """Become hidden: stop timers and followers."""
+
+    def open(self, route: Route) -> None:
+        """Show what a route asks for, after ``activate``."""
+        del route
+
+    def _build_header(self) -> QHBoxLayout:
+        header = QHBoxLayout()
+        header.setSpacing(SPACE.s)
+        words = QVBoxLayout()
+        words.setSpacing(2)
+        self._title = QLabel(self.title)
+        set_kind(self._title, "h1")
+        self._title.setTextFormat(Qt.TextFormat.PlainText)
+        self._subtitle = QLabel(self.subtitle)
+        set_kind(self._subtitle, "muted")
+        self._subtitle.setTextFormat(Qt.TextFormat.PlainText)
+        self._subtitle.setVisible(bool(self.subtitle))
+        words.addWidget(self._title)
+        words.addWidget(self._subtitle)
+        header.addLayout(words, 1)
+        return header
+
+    def _scroll_area(self) -> QScrollArea:
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        inner = QWidget()
+        inner.setObjectName("scroll_body")
+        inner.setLayout(self.body)
+        self.body.setContentsMargins(0, 0, SPACE.s, 0)
+        area.setWidget(inner)
+        return area

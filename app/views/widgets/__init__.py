@@ -1,0 +1,1 @@
+"""Widgets that several pages share; each paints from the theme's tokens."""

@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""Starting, guarding, ending and judging the processes of a run."""

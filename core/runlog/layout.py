@@ -66,6 +66,10 @@ class RunLayout:
         """How the run ended on the node; absent while it goes on."""
         return self.run_dir / f"exit.{node}.json"
 
+    def reserve(self, node: str = "local") -> Path:
+        """Ballast that makes room for the exit record on a full disk."""
+        return self.run_dir / f"exit.{node}.reserve"
+
     def stdout(self, node: str = "local") -> Path:
         """Everything the workers printed."""
         return self.run_dir / f"{STDOUT_PREFIX}.{node}.log"

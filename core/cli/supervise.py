@@ -1,0 +1,52 @@
+"""The supervisor's program: ``python -P -m core.cli.supervise RUN_DIR ATTEMPT [GUARDIAN_DIR]``.
+
+Reads what it needs, then detaches itself into a session of its own, so that its starter returns at once and an
+unreadable run is reported to it. This is where hardware readings are wired to the supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from core.hardware.probe import probe
+from core.hardware.sampler import HostSampler
+from core.jobs.environment import write_environment
+from core.jobs.supervisor import AlreadySupervised, Supervisor, guardian_identity
+from core.plugins.decode import read_spec
+from core.runlog.layout import RunLayout
+
+
+def _detach() -> None:
+    """Leave the starter: the child goes on in a new session, the starter's child ends at once."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+
+
+def main(arguments: list[str]) -> int:
+    """Supervise one attempt of one run; returns 0 in the starter, and the same in the detached process at its end."""
+    run_dir = Path(arguments[0])
+    attempt = int(arguments[1])
+    guardian = guardian_identity(Path(arguments[2])) if len(arguments) > 2 else None  # noqa: PLR2004
+    spec = read_spec(RunLayout(run_dir).spec)
+    _detach()
+
+    def prepare() -> None:
+        write_environment(run_dir, spec, attempt, msgspec.to_builtins(probe()))
+
+    supervisor = Supervisor(
+        run_dir, spec, attempt=attempt, sampler=HostSampler, prepare=prepare, guardian=guardian
+    )
+    try:
+        supervisor.run()
+    except AlreadySupervised:
+        sys.stderr.write("Another supervisor holds this run; this one ended.\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,127 @@
+"""Judges how an attempt ended: exit status, failure event, signal and last words become a state and a sentence."""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.contracts.events import FailureEvent
+from core.contracts.states import RunState
+from core.jobs.records import EXIT_NO_SPACE, EXIT_STOPPED
+from core.runlog.layout import RunLayout
+from core.runlog.tail import read_file
+
+_LOG_TAIL_BYTES = 64 << 10
+_EVENT_TAIL_BYTES = 256 << 10
+_VMSTAT = Path("/proc/vmstat")
+_RESUME_HINT = "Resume it to go on from its last checkpoint."
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How an attempt ended, for people."""
+
+    state: RunState
+    message: str
+    hint: str = ""
+
+
+def out_of_memory_kills() -> int:
+    """Return how many processes the kernel has killed for memory since boot; 0 where it does not tell."""
+    try:
+        text = _VMSTAT.read_text(encoding="ascii")
+    except OSError:
+        return 0
+    match = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+    return int(match.group(1)) if match else 0
+
+
+def not_started(error: OSError) -> Verdict:
+    """Return the verdict for a worker that could not be started."""
+    return Verdict(RunState.FAILED, f"The worker could not be started: {error.strerror or error}.", "See the log of the run.")
+
+
+def last_line(path: Path) -> str:
+    """Return the last line of a log that says something; empty when there is none. Reads at most 64 KiB."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _LOG_TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    for line in reversed(re.split(r"[\r\n]", text)):
+        plain = _ANSI.sub("", line).strip()
+        if any(letter.isalnum() for letter in plain):
+            return plain[:500]
+    return ""
+
+
+def last_failure(run_dir: Path, since: float, node: str = "local") -> FailureEvent | None:
+    """Return the first failure event that any writer of the run recorded since ``since``; None when there is none."""
+    found: list[FailureEvent] = []
+    for path in run_dir.glob(f"events.{node}.*.jsonl"):
+        try:
+            start = max(0, path.stat().st_size - _EVENT_TAIL_BYTES)
+            batch = read_file(path, start, _EVENT_TAIL_BYTES)
+        except OSError:
+            continue
+        events = batch.events if batch else ()
+        found += [event for event in events if isinstance(event, FailureEvent) and event.ts >= since]
+    return min(found, key=lambda event: event.ts, default=None)
+
+
+def judge(
+    run_dir: Path,
+    returncode: int,
+    *,
+    stop_reason: str,
+    was_killed: bool,
+    memory_kills: int,
+    attempt_started: float,
+    node: str = "local",
+) -> Verdict:
+    """Return the verdict on a worker that ended.
+
+    Args:
+        run_dir: The run directory.
+        returncode: Its exit status, or minus the signal that ended it.
+        stop_reason: Why it was asked to stop; empty when it was not.
+        was_killed: It did not end within the grace.
+        memory_kills: Processes the kernel killed for memory during the attempt.
+        attempt_started: Unix seconds; older failure events belong to earlier attempts.
+        node: The node judged.
+    """
+    if returncode == 0:
+        return Verdict(RunState.SUCCEEDED, "")
+    if was_killed:
+        return Verdict(RunState.STOPPED, f"{stop_reason} It did not end in time and was killed.", _RESUME_HINT)
+    if returncode == EXIT_STOPPED or (stop_reason and returncode == -signal.SIGTERM):
+        return Verdict(RunState.STOPPED, stop_reason or "It was asked to stop.", _RESUME_HINT)
+    if returncode == EXIT_NO_SPACE:
+        return Verdict(
+            RunState.FAILED,
+            f"The disk that holds {str(run_dir)!r} is full.",
+            f"Free space there. {_RESUME_HINT}",
+        )
+    failure = last_failure(run_dir, attempt_started, node)
+    if failure is not None:
+        return Verdict(RunState.FAILED, failure.message, failure.hint)
+    return _unexplained(returncode, memory_kills, last_line(RunLayout(run_dir).stdout(node)))
+
+
+def _unexplained(returncode: int, memory_kills: int, words: str) -> Verdict:
+    said = f" Its last words: {words}" if words else ""
+    if returncode >= 0:
+        return Verdict(RunState.FAILED, f"The worker ended with exit status {returncode}.{said}", "See the log of the run.")
+    name = signal.Signals(-returncode).name if -returncode in signal.valid_signals() else str(-returncode)
+    if -returncode == signal.SIGKILL and memory_kills:
+        return Verdict(
+            RunState.FAILED,
+            f"The machine ran out of memory and the kernel killed the worker.{said}",
+            "Use a smaller batch or model, or close other programs, then resume it.",
+        )
+    return Verdict(RunState.FAILED, f"The worker was killed by signal {name}.{said}", _RESUME_HINT)

@@ -1,0 +1,76 @@
+"""The worker process of a run: reads the spec, hosts the kind's ``run``, and turns what it raises into one sentence.
+
+``python -P -m core.jobs.worker RUN_DIR ATTEMPT``. Exit status: 0 done, 75 stopped on request, 76 disk full, 1 failed
+(a failure event says why).
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from pathlib import Path
+
+from core.contracts.errors import EnvironmentProblem, PilothouseError
+from core.jobs.context import WorkerContext
+from core.jobs.records import EXIT_NO_SPACE, EXIT_STOPPED
+from core.plugins.decode import read_spec
+from core.plugins.registry import registry
+from core.runlog.layout import RunLayout
+
+
+def _sentence(error: Exception) -> tuple[str, str, str]:
+    """Return kind, message and hint of what a task raised."""
+    if isinstance(error, EnvironmentProblem):
+        return "environment", error.message, error.hint
+    if isinstance(error, PilothouseError):
+        return "user", error.message, error.hint
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return "out_of_memory", "The device ran out of memory.", "Halve the batch size, or use a smaller model."
+    first_line = str(error).strip().partition("\n")[0]
+    return "bug", f"{type(error).__name__}: {first_line}".rstrip(": "), "The traceback is in the log."
+
+
+def _is_no_space(error: BaseException | None) -> bool:
+    """Tell whether a full disk is at the root of an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _report(context: WorkerContext, error: Exception) -> int:
+    kind, message, hint = _sentence(error)
+    try:
+        if kind == "bug":
+            traceback.print_exception(error)
+        else:
+            sys.stderr.write(f"{message} {hint}\n")
+        sys.stderr.flush()
+        context.failure(kind, message, hint)
+    except OSError as secondary:
+        return EXIT_NO_SPACE if _is_no_space(secondary) else 1
+    return EXIT_NO_SPACE if _is_no_space(error) else 1
+
+
+def host(run_dir: Path, attempt: int) -> int:
+    """Run the task of a run directory in this process; return the exit status."""
+    home = run_dir.parent.parent
+    try:
+        context = WorkerContext(home, run_dir, attempt)
+    except OSError as error:
+        sys.stderr.write(f"The event log cannot be opened: {error}\n")
+        return EXIT_NO_SPACE if _is_no_space(error) else 1
+    context.obey_signals()
+    try:
+        spec = read_spec(RunLayout(run_dir).spec)
+        registry().get(str(spec.__struct_config__.tag)).run(spec, context)
+        context.close()
+    except Exception as error:  # noqa: BLE001 - the top frame of the worker: everything becomes a sentence
+        return _report(context, error)
+    return EXIT_STOPPED if context.stop_seen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(host(Path(sys.argv[1]), int(sys.argv[2])))

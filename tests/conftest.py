@@ -1,0 +1,61 @@
+"""What every test gets: a home of its own, no display, one thread for numeric libraries, and a check for leaks.
+
+Set at import, before any library reads them: the offscreen platform and the thread counts. Per test: folders of the
+user moved into ``tmp_path``. For ``tests/gui`` also: threads, Qt threads and Qt timers that outlive a test fail it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["ACCELERATE_DISABLE_RICH"] = "1"
+
+FOLDER_MARKS = ("unit", "contract", "gui", "e2e")
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test by its folder."""
+    for item in items:
+        try:
+            folder = item.path.relative_to(TESTS).parts[0]
+        except ValueError:
+            continue
+        if folder in FOLDER_MARKS:
+            item.add_marker(folder)
+
+
+@pytest.fixture(autouse=True)
+def pilothouse_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the test away from the user's own home, settings, caches and service keys; return the home it may use."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("PILOTHOUSE_HOME", str(home))
+    for variable in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
+    for variable in ("PILOTHOUSE_RUN", "PILOTHOUSE_EVENTS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(variable, raising=False)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def leak_check(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a GUI test that leaves a thread or a running timer behind. Requested first, so it looks last."""
+    if request.node.get_closest_marker("gui") is None:
+        yield
+        return
+    from tests.helpers.leaks import LeakCheck
+
+    check = LeakCheck(monkeypatch)
+    yield
+    leaks = check.leaks()
+    if leaks:
+        pytest.fail("left behind by this test:\n  " + "\n  ".join(leaks), pytrace=False)

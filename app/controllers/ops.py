@@ -18,7 +18,6 @@ from app.controllers.notices import bridge
 from core.contracts.errors import Cancelled
 from core.contracts.notices import Notice
 
-
 T = TypeVar("T")
 
 

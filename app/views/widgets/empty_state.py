@@ -63,6 +63,7 @@ class EmptyState(QWidget):
         self._picture.setPixmap(icon_pixmap(self._icon_name, 44, "text_faint", self.devicePixelRatioF()))
 
     def changeEvent(self, event: QEvent) -> None:
+        """Redraw the picture when the theme changes."""
         super().changeEvent(event)
         if event.type() == QEvent.Type.PaletteChange:
             self._draw()

@@ -55,7 +55,7 @@ bench: $(TEST_STAMP)  ## Run every benchmark; each prints one line of JSON
 	done
 
 changelog: $(TEST_STAMP)  ## Show what the next release's notes will say
-	@$(PY) -m towncrier build --draft
+	@$(PY) -m towncrier build --draft --version Unreleased
 
 clean:  ## Remove what tests and tools left behind; .venv and your runs stay
 	@rm -rf build dist shots .pytest_cache .ruff_cache .import_linter_cache

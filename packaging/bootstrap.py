@@ -181,11 +181,14 @@ def sentence_for(output: str) -> str:
     return f"pip could not install the packages; its last words are in {INSTALL_LOG}."
 
 
-def pip_install(profile: str) -> None:
-    """Install the project (editable) and the pinned packages of the profile."""
+def pip_install(profile: str, *, is_new: bool) -> None:
+    """Install the project (editable) and the pinned packages of the profile; tell of each only when all are new."""
     # Relative paths: pip would read brackets in an absolute one as a list of extras.
     wanted = ["-e", f".{EXTRAS[profile]}", "-c", "constraints.txt"]
     command = [str(venv_python()), "-m", "pip", "install", "--disable-pip-version-check", *wanted]
+    if not is_new:
+        print(f"Bringing the packages in {VENV} up to date", flush=True)
+        command.append("-q")
     with subprocess.Popen(command, cwd=ROOT, env=pip_environment(), stderr=subprocess.PIPE, text=True) as child:
         said: list[str] = []
         for line in child.stderr or ():
@@ -205,13 +208,14 @@ def compile_sources() -> None:
 def set_up(profile: str) -> None:
     """Bring the environment to the profile, from whatever state it is in."""
     was_interrupted = WORKING_MARK.exists()
-    if not is_venv_usable():
+    is_new = not is_venv_usable()
+    if is_new:
         make_venv()
     elif was_interrupted:
         names = forget_damaged_packages()
         print(f"Installing again: {', '.join(names) or 'what is missing'}", flush=True)
     WORKING_MARK.touch()
-    pip_install(profile)
+    pip_install(profile, is_new=is_new)
     compile_sources()
     WORKING_MARK.unlink()
     ensure_qt_libraries(site_packages())

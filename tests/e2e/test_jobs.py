@@ -1,0 +1,236 @@
+"""Runs under real supervisors and workers: ends, kills, stops, resumes, leftovers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from core.contracts.errors import UserError
+from core.contracts.events import AttemptEvent, CheckpointEvent, MetricEvent
+from core.contracts.ids import RunId
+from core.contracts.states import RunState
+from core.jobs.launcher import Launcher
+from core.jobs.processes import marked_processes
+from core.jobs.reconcile import Standing
+from core.jobs.records import SupervisorRecord, read_record, write_record
+from core.plugins.decode import decode_spec
+from core.runlog.layout import RunLayout
+from core.runlog.tail import read_batch
+from core.settings.home import Home
+from tests.helpers.toy_plugin import install_toy
+from tests.helpers.waiting import wait_for
+
+
+class Lab:
+    """A home with the toy kind installed, and what the tests ask of it."""
+
+    def __init__(self, home: Home) -> None:
+        home.prepare()
+        self.home = home
+        self.launcher = Launcher(home)
+        self.launched: list[RunId] = []
+
+    def launch(self, **fields: object) -> RunId:
+        run_id = self.launcher.launch(decode_spec({"kind": "test.toy", **fields}))
+        self.launched.append(run_id)
+        return run_id
+
+    def layout(self, run_id: RunId) -> RunLayout:
+        return RunLayout(self.home.run_dir(run_id))
+
+    def ended(self, run_id: RunId, limit_s: float = 60.0) -> Standing:
+        def standing() -> Standing | None:
+            now = self.launcher.standing(run_id)
+            return now if now.state is not None and now.state.is_terminal else None
+
+        return wait_for(standing, f"{run_id} to end", limit_s)
+
+    def steps(self, run_id: RunId) -> list[tuple[int, float]]:
+        batch = read_batch(self.home.run_dir(run_id), {}, 64 << 20)
+        events = [event for file in batch.files for event in file.events]
+        return [(e.step, float(e.values["toy/value"])) for e in events if isinstance(e, MetricEvent)]
+
+    def supervisor(self, run_id: RunId) -> SupervisorRecord:
+        def record() -> SupervisorRecord | None:
+            found = read_record(self.layout(run_id).supervisor(), SupervisorRecord)
+            return found if found is not None and found.worker is not None else None
+
+        return wait_for(record, "the worker to start")
+
+    def at_step(self, run_id: RunId, step: int) -> None:
+        wait_for(lambda: any(done >= step for done, _ in self.steps(run_id)), f"step {step}")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    install_toy(tmp_path / "plugin", monkeypatch)
+    found = Lab(Home(tmp_path / "home with 'quotes' \"and\" ünïcode\nand a newline"))
+    yield found
+    for run_id in found.launched:
+        for pid in marked_processes(run_id):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_run_succeeds_and_leaves_its_record_metrics_artifact_and_no_process(lab: Lab) -> None:
+    run_id = lab.launch(steps=6)
+    standing = lab.ended(run_id)
+    assert (standing.state, standing.leftovers) == (RunState.SUCCEEDED, ())
+    assert [step for step, _ in lab.steps(run_id)] == [1, 2, 3, 4, 5, 6]
+    assert (lab.layout(run_id).artifacts / "value.txt").exists()
+    assert "toy starts at 0" in lab.layout(run_id).stdout().read_text()
+    assert msgspec.json.decode(lab.layout(run_id).environment.read_bytes())["packages"]["numpy"]
+    wait_for(lambda: not marked_processes(run_id), "no process of the run")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message", "hint"),
+    [
+        ({"raise_at": 2}, "The toy was told to fail.", "Tell it not to."),
+        ({"bug_at": 2}, "ZeroDivisionError: toy bug", "traceback"),
+        ({"kill_self_at": 3}, "killed by signal SIGKILL", "Resume"),
+        ({"no_space_at": 2}, "is full", "Free space"),
+    ],
+)
+def test_a_failure_ends_in_one_sentence_with_a_remedy(lab: Lab, fault: dict[str, int], message: str, hint: str) -> None:
+    standing = lab.ended(lab.launch(**fault))
+    assert standing.state is RunState.FAILED
+    assert message in standing.message
+    assert hint in standing.hint
+
+
+def test_stop_saves_a_checkpoint_and_resume_continues_the_same_curve(lab: Lab) -> None:
+    whole = lab.launch(steps=40)
+    lab.ended(whole)
+    run_id = lab.launch(steps=40, step_s=0.02, checkpoint_every=7)
+    lab.at_step(run_id, 10)
+    lab.launcher.stop(run_id)
+    stopped = lab.ended(run_id)
+    assert stopped.state is RunState.STOPPED
+    last = lab.steps(run_id)[-1][0]
+    assert last < 40
+    assert lab.launcher.resume(run_id) == 2
+    assert lab.ended(run_id).state is RunState.SUCCEEDED
+    assert lab.steps(run_id) == lab.steps(whole)
+
+
+def test_kill_9_of_the_worker_resumes_from_the_last_verified_checkpoint(lab: Lab) -> None:
+    whole = lab.launch(steps=30)
+    lab.ended(whole)
+    run_id = lab.launch(steps=30, step_s=0.05, checkpoint_every=5)
+    lab.at_step(run_id, 12)
+    worker = lab.supervisor(run_id).worker
+    assert worker is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    assert lab.ended(run_id, 10).state is RunState.FAILED
+    newest = max(lab.layout(run_id).checkpoints.glob("step-*"))
+    (newest / "value").write_text("0.123")
+    lab.launcher.resume(run_id)
+    assert lab.ended(run_id).state is RunState.SUCCEEDED
+    batch = read_batch(lab.home.run_dir(run_id), {}, 64 << 20)
+    events = [event for file in batch.files for event in file.events]
+    second = [e for e in events if isinstance(e, AttemptEvent)][-1]
+    older = [e.step for e in events if isinstance(e, CheckpointEvent)]
+    assert second.attempt == 2
+    assert second.resumed_from_step in older
+    assert second.resumed_from_step != int(newest.name.removeprefix("step-")), "the damaged checkpoint was passed over"
+    assert dict(lab.steps(run_id)) == dict(lab.steps(whole))
+
+
+def test_kill_9_of_the_supervisor_is_lost_within_ten_seconds_without_leftovers(lab: Lab) -> None:
+    run_id = lab.launch(endless=True, step_s=0.02)
+    lab.at_step(run_id, 3)
+    os.kill(lab.supervisor(run_id).identity.pid, signal.SIGKILL)
+    standing = lab.ended(run_id, 10)
+    assert standing.state is RunState.LOST
+    assert "supervisor was killed" in standing.message
+    assert not marked_processes(run_id)
+
+
+def test_kill_9_of_both_is_lost(lab: Lab) -> None:
+    run_id = lab.launch(endless=True, step_s=0.02)
+    lab.at_step(run_id, 3)
+    record = lab.supervisor(run_id)
+    assert record.worker is not None
+    os.kill(record.identity.pid, signal.SIGKILL)
+    os.kill(record.worker.pid, signal.SIGKILL)
+    assert lab.ended(run_id, 10).state is RunState.LOST
+
+
+def test_a_worker_that_ignores_stop_is_killed_after_the_grace_with_what_it_left(lab: Lab) -> None:
+    run_id = lab.launch(endless=True, ignore_stop=True, orphan=True, step_s=0.02, launch={"stop_grace_s": 0.5})
+    lab.at_step(run_id, 3)
+    assert len(marked_processes(run_id)) >= 3, "supervisor, worker and orphan"
+    lab.launcher.stop(run_id)
+    standing = lab.ended(run_id, 10)
+    assert standing.state is RunState.STOPPED
+    assert "was killed" in standing.message
+    wait_for(lambda: not marked_processes(run_id), "no process of the run")
+
+
+def test_an_orphan_of_a_finished_worker_is_ended_with_the_run(lab: Lab) -> None:
+    run_id = lab.launch(steps=2, orphan=True)
+    assert lab.ended(run_id).state is RunState.SUCCEEDED
+    wait_for(lambda: not marked_processes(run_id), "no process of the run")
+
+
+def test_leftovers_of_a_killed_supervisor_are_reported_and_stop_ends_them(lab: Lab) -> None:
+    run_id = lab.launch(endless=True, ignore_stop=True, step_s=0.02)
+    lab.at_step(run_id, 3)
+    os.kill(lab.supervisor(run_id).identity.pid, signal.SIGKILL)
+    standing = lab.ended(run_id, 10)
+    assert standing.state is RunState.LOST
+    assert len(standing.leftovers) == 1
+    lab.launcher.stop(run_id)
+    assert not marked_processes(run_id)
+
+
+def test_a_reboot_is_told_from_a_kill(lab: Lab) -> None:
+    run_id = lab.launch(endless=True, step_s=0.02)
+    record = lab.supervisor(run_id)
+    lab.at_step(run_id, 1)
+    os.kill(record.identity.pid, signal.SIGKILL)
+    assert record.worker is not None
+    os.kill(record.worker.pid, signal.SIGKILL)
+    before = msgspec.structs.replace(record.identity, boot_id="0f0e0d0c-before-the-restart")
+    write_record(lab.layout(run_id).supervisor(), msgspec.structs.replace(record, identity=before))
+    standing = lab.ended(run_id, 10)
+    assert standing.state is RunState.LOST
+    assert "machine was restarted" in standing.message
+
+
+def test_a_frozen_supervisor_is_silent_not_lost(lab: Lab) -> None:
+    run_id = lab.launch(endless=True, step_s=0.02)
+    record = lab.supervisor(run_id)
+    os.kill(record.identity.pid, signal.SIGSTOP)
+    try:
+        os.utime(lab.layout(run_id).supervisor(), (1, 1))
+        standing = lab.launcher.standing(run_id)
+        assert standing.state is None
+        assert standing.silent_since == 1
+    finally:
+        os.kill(record.identity.pid, signal.SIGCONT)
+
+
+def test_a_second_supervisor_of_the_same_run_gives_way(lab: Lab) -> None:
+    run_id = lab.launch(endless=True, step_s=0.02)
+    record = lab.supervisor(run_id)
+    lab.launcher._start(lab.home.run_dir(run_id), 1, None)  # noqa: SLF001 - what two impatient starters do
+    log = lab.home.run_dir(run_id) / "supervisor.local.log"
+    wait_for(lambda: "Another supervisor" in log.read_text(), "the second one to give way")
+    assert lab.supervisor(run_id) == record
+
+
+def test_only_an_ended_run_can_be_resumed_and_only_an_open_one_stopped(lab: Lab) -> None:
+    run_id = lab.launch(steps=1)
+    assert lab.ended(run_id).state is RunState.SUCCEEDED
+    with pytest.raises(UserError, match="succeeded and cannot be resumed"):
+        lab.launcher.resume(run_id)
+    with pytest.raises(UserError, match="already ended"):
+        lab.launcher.stop(run_id)
+    with pytest.raises(UserError, match="There is no run"):
+        lab.launcher.stop(RunId("nonsense"))

@@ -110,6 +110,7 @@ class GpuInfo(msgspec.Struct, frozen=True, kw_only=True):
         uuid: The driver's name for it that survives a restart.
         pci_bus_id: ``domain:bus:device.function``.
         driver: Version of the kernel driver.
+        runtime: Highest version of the compute runtime that the driver serves, such as ``CUDA 13.0``.
         compute_capability: ``9.0`` for NVIDIA, the architecture's name (``gfx942``) for AMD.
         mig_enabled: True where the GPU is cut into MIG instances.
         problem: Why it cannot be read, as a sentence; empty when it can.
@@ -122,6 +123,7 @@ class GpuInfo(msgspec.Struct, frozen=True, kw_only=True):
     uuid: str = ""
     pci_bus_id: str = ""
     driver: str = ""
+    runtime: str = ""
     memory_total_bytes: int | None = None
     compute_capability: str = ""
     power_limit_w: float | None = None
@@ -163,7 +165,6 @@ class HardwareReport(msgspec.Struct, frozen=True, kw_only=True):
         system: Operating system with version, such as ``Ubuntu 24.04``.
         kernel: Kernel name and release.
         container: Name of the container technology this process runs in; empty outside of one.
-        cuda_version: Highest CUDA version the NVIDIA driver serves; empty without one.
         gpu_processes: Who holds the GPUs now.
         problems: All that keeps us from reading or using a part.
     """
@@ -177,5 +178,4 @@ class HardwareReport(msgspec.Struct, frozen=True, kw_only=True):
     disks: tuple[DiskInfo, ...] = ()
     gpus: tuple[GpuInfo, ...] = ()
     gpu_processes: tuple[GpuProcess, ...] = ()
-    cuda_version: str = ""
     problems: tuple[HardwareProblem, ...] = ()

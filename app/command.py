@@ -1,0 +1,24 @@
+"""The ``pilothouse`` command: the command line of ``core``, with the window as what opens without a command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from core.cli.main import main as command_line
+
+
+def _open_window(options: argparse.Namespace) -> int:
+    from app.__main__ import main as window  # noqa: PLC0415 - the command line must not load Qt
+
+    arguments = [f"--{name.replace('_', '-')}" for name in ("quit_when_ready", "json") if getattr(options, name)]
+    return window(arguments)
+
+
+def main() -> int:
+    """Run the command line of this process."""
+    return command_line(_open_window)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

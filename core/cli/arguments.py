@@ -1,0 +1,67 @@
+"""The command line's grammar: every command, its options and its help."""
+
+from __future__ import annotations
+
+import argparse
+
+from core.contracts.states import RunState
+
+EXPORT_FORMATS = ("csv", "parquet", "tensorboard")
+
+_EXIT_CODES = "exit codes: 0 done, 1 the run failed or was lost, 2 wrong usage or invalid input, 3 the machine is not as needed, 4 the run was stopped"
+
+
+def _with_json(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else")
+    return parser
+
+
+def _add_runs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    runs = commands.add_parser("runs", help="list, show, stop, resume, delete, export runs")
+    acts = runs.add_subparsers(dest="act", required=True, metavar="ACT")
+    listing = _with_json(acts.add_parser("list", help="list runs, newest first"))
+    listing.add_argument("--state", action="append", choices=[s.value for s in RunState], default=[], help="only this state; repeatable")
+    listing.add_argument("--kind", action="append", default=[], help="only this kind; repeatable")
+    listing.add_argument("--text", default="", help="only runs whose name, id or tags contain this")
+    listing.add_argument("--sort", default="created", help="a column, or metric:NAME")
+    listing.add_argument("--ascending", action="store_true", help="smallest first")
+    listing.add_argument("--limit", type=int, default=50, help="how many at most (default 50)")
+    for act, help_text in (("show", "show one run"), ("stop", "save a checkpoint and stop"), ("resume", "go on from the last checkpoint")):
+        one = _with_json(acts.add_parser(act, help=help_text))
+        one.add_argument("run_id", metavar="ID", help="the run's id, or its unambiguous beginning or end")
+        if act in ("stop", "resume"):
+            one.add_argument("--follow", action="store_true", help="wait until the run has ended")
+    logs = _with_json(acts.add_parser("logs", help="print what a run's processes printed"))
+    logs.add_argument("run_id", metavar="ID")
+    logs.add_argument("--follow", action="store_true", help="go on until the run has ended")
+    logs.add_argument("--tail-bytes", type=int, default=0, help="only the last so many bytes")
+    for act, help_text in (("delete", "move runs to the bin"), ("restore", "take runs back out of the bin")):
+        many = _with_json(acts.add_parser(act, help=help_text))
+        many.add_argument("run_ids", metavar="ID", nargs="+")
+    _with_json(acts.add_parser("rebuild", help="make the index anew from the run directories"))
+    export = _with_json(acts.add_parser("export", help="write a run's metrics to a file"))
+    export.add_argument("run_id", metavar="ID")
+    export.add_argument("--format", choices=EXPORT_FORMATS, default="csv")
+    export.add_argument("--output", default="", help="target file or folder (default: ID with the format's ending, here)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="pilothouse",
+        description="Train, compress, measure and serve models. Without a command, the window opens.",
+        epilog=_EXIT_CODES,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and end")
+    parser.add_argument("--quit-when-ready", action="store_true", help="open the window, measure the start, and quit")
+    parser.add_argument("--json", action="store_true", help="with --quit-when-ready: print the measurement as JSON")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    quick = _with_json(commands.add_parser("quickstart", help="train, compress and measure a digit classifier"))
+    quick.add_argument("--epochs", type=int, default=None, help="training epochs (default: the example's)")
+    quick.add_argument("--seed", type=int, default=None, help="seed of data order and weights (default: the example's)")
+    run = _with_json(commands.add_parser("run", help="launch a run from a spec", epilog=_EXIT_CODES))
+    run.add_argument("spec", metavar="SPEC.toml", help="a spec file, or the name of a shipped example such as digits.toml")
+    run.add_argument("--follow", action="store_true", help="wait until the run has ended, showing its progress")
+    _add_runs(commands)
+    _with_json(commands.add_parser("hardware", help="show what this machine has"))
+    return parser

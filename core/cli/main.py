@@ -1,0 +1,74 @@
+"""The ``pilothouse`` command: dispatch, errors and exit codes. Without a command it opens the window.
+
+The window belongs to ``app``, which ``core`` does not know; its opener is handed in by the entry point.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from core.cli.arguments import build_parser
+from core.cli.output import ExitCode, code_of_error, print_error, print_text
+from core.contracts.errors import PilothouseError
+
+OpenWindow = Callable[[argparse.Namespace], int]
+
+
+def main(open_window: OpenWindow, argv: Sequence[str] | None = None) -> int:
+    """Carry out a command line; return the exit code."""
+    options = build_parser().parse_args(argv)
+    if options.version:
+        print_text(f"pilothouse {version('pilothouse')}")
+        return ExitCode.OK
+    if options.command is None:
+        return open_window(options)
+    try:
+        return _dispatch(options)
+    except PilothouseError as error:
+        print_error(error, as_json=options.json)
+        return code_of_error(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted. Runs go on; list them with: pilothouse runs list\n")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    if options.command == "hardware":
+        from core.cli.hardware import show_hardware  # noqa: PLC0415 - each command imports what it needs
+
+        return show_hardware(options)
+    from core.workspace.workspace import Workspace  # noqa: PLC0415
+
+    workspace = Workspace.open()
+    try:
+        for notice in workspace.notices:
+            sys.stderr.write(f"{notice.message} {notice.hint}\n")
+        if options.command == "quickstart":
+            from core.cli.quickstart import quickstart  # noqa: PLC0415
+
+            return quickstart(workspace, options)
+        from core.cli import runs  # noqa: PLC0415
+
+        if options.command == "run":
+            return runs.run_spec(workspace, options)
+        acts = {
+            "list": runs.list_runs,
+            "show": runs.show,
+            "logs": runs.logs,
+            "stop": runs.stop,
+            "resume": runs.resume,
+            "delete": runs.delete,
+            "restore": runs.restore,
+            "rebuild": runs.rebuild,
+            "export": runs.export,
+        }
+        return acts[options.act](workspace, options)
+    finally:
+        workspace.close()

@@ -1,0 +1,101 @@
+"""One background thread that follows all live runs of a home and hands out what each read brought.
+
+It polls: a stat per log file and a small query a tick, so that idle following costs next to nothing and no file
+system's notifications are trusted. Errors of one run are logged and do not stop the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from core.contracts.errors import PilothouseError
+from core.contracts.ids import RunId
+from core.contracts.runs import RunUpdate
+from core.history.history import History
+from core.workspace.synchronize import Synchronizer
+
+POLL_S = 0.25
+_DISCOVER_EVERY = 8
+_log = logging.getLogger("pilothouse.follower")
+
+OnUpdate = Callable[[RunUpdate], None]
+
+
+class Follower:
+    """Follows live runs until closed. ``on_update`` is called on the follower's own thread.
+
+    Points are handed out for watched runs only; every other update carries the summary alone.
+    """
+
+    def __init__(self, synchronizer: Synchronizer, history: History, on_update: OnUpdate) -> None:
+        self._synchronizer = synchronizer
+        self._history = history
+        self._on_update = on_update
+        self._watched: set[RunId] = set()
+        self._open: set[RunId] = set()
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._loop, name="pilothouse-follower", daemon=True)
+        self._thread.start()
+
+    def watch(self, run_id: RunId) -> None:
+        """Hand out the points of this run from now on. Load what is stored after this call, not before."""
+        self._watched = {*self._watched, run_id}
+        self._wake.set()
+
+    def unwatch(self, run_id: RunId) -> None:
+        """Hand out summaries only for this run."""
+        self._watched = self._watched - {run_id}
+
+    def poke(self) -> None:
+        """Look at once, after something was launched or resumed."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Stop following; returns when the thread has ended."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        tick = 0
+        while not self._closing:
+            self._tick(discover=tick % _DISCOVER_EVERY == 0)
+            tick += 1
+            self._wake.wait(POLL_S)
+            self._wake.clear()
+
+    def _tick(self, *, discover: bool) -> None:
+        try:
+            if discover:
+                self._synchronizer.discover()
+            now_open = set(self._history.open_run_ids())
+        except (PilothouseError, OSError) as error:
+            _log.warning("The history could not be read: %s", error)
+            return
+        for run_id in now_open | self._open:
+            if self._closing:
+                return
+            self._follow(run_id, ended_elsewhere=run_id not in now_open)
+        self._open = now_open
+
+    def _follow(self, run_id: RunId, *, ended_elsewhere: bool) -> None:
+        try:
+            update = self._synchronizer.update(run_id)
+            if update is None and (ended_elsewhere or run_id not in self._open):
+                update = RunUpdate(summary=self._history.summary(run_id), detail_changed=True)
+        except (PilothouseError, OSError) as error:
+            _log.warning("The run %s could not be followed: %s", run_id, error)
+            return
+        if update is None:
+            return
+        if run_id not in self._watched and update.points:
+            update = RunUpdate(
+                summary=update.summary,
+                truncated_at=update.truncated_at,
+                detail_changed=update.detail_changed,
+                log_size_bytes=update.log_size_bytes,
+            )
+        self._on_update(update)

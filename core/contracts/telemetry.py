@@ -73,7 +73,11 @@ class CpuInfo(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def usable_cores(self) -> float:
         """Cores' worth of time this process can have: the tighter of affinity and quota."""
-        return float(self.affinity_cores) if self.quota_cores is None else min(float(self.affinity_cores), self.quota_cores)
+        return (
+            float(self.affinity_cores)
+            if self.quota_cores is None
+            else min(float(self.affinity_cores), self.quota_cores)
+        )
 
 
 class MemoryInfo(msgspec.Struct, frozen=True, kw_only=True):

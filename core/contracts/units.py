@@ -106,13 +106,25 @@ READINGS: tuple[Reading, ...] = (
     _of("gpu.#.sm_clock_hz", "GPU # core clock", "Hz", "GPU clocks"),
     _of("gpu.#.memory_clock_hz", "GPU # memory clock", "Hz", "GPU clocks"),
     Reading(key="gpu.#.throttled", title="GPU # held back", group="GPU throttling", maximum=1.0),
-    Reading(key="gpu.#.throttle_reasons", title="GPU # reasons it is held back", group="GPU throttling", is_plotted=False),
+    Reading(
+        key="gpu.#.throttle_reasons", title="GPU # reasons it is held back", group="GPU throttling", is_plotted=False
+    ),
     _rate("gpu.#.pcie_tx_bytes_per_s", "GPU # PCIe sent", "GPU PCIe"),
     _rate("gpu.#.pcie_rx_bytes_per_s", "GPU # PCIe received", "GPU PCIe"),
     _rate("gpu.#.nvlink_tx_bytes_per_s", "GPU # NVLink sent", "GPU NVLink"),
     _rate("gpu.#.nvlink_rx_bytes_per_s", "GPU # NVLink received", "GPU NVLink"),
-    _of("gpu.#.ecc_corrected_volatile", "GPU # corrected memory errors since the driver started", "", "GPU memory errors"),
-    _of("gpu.#.ecc_uncorrected_volatile", "GPU # uncorrected memory errors since the driver started", "", "GPU memory errors"),
+    _of(
+        "gpu.#.ecc_corrected_volatile",
+        "GPU # corrected memory errors since the driver started",
+        "",
+        "GPU memory errors",
+    ),
+    _of(
+        "gpu.#.ecc_uncorrected_volatile",
+        "GPU # uncorrected memory errors since the driver started",
+        "",
+        "GPU memory errors",
+    ),
     _of("gpu.#.ecc_corrected_aggregate", "GPU # corrected memory errors of its life", "", "GPU memory errors"),
     _of("gpu.#.ecc_uncorrected_aggregate", "GPU # uncorrected memory errors of its life", "", "GPU memory errors"),
 )

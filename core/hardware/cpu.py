@@ -78,7 +78,10 @@ def cpu_info(quota_cores: float | None) -> CpuInfo:
 def _linux_names() -> tuple[str, tuple[str, ...]]:
     """Read the first processor's paragraph of /proc/cpuinfo; Arm has no model name there, boards name themselves."""
     paragraph = read_text(Path("/proc/cpuinfo")).partition("\n\n")[0]
-    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in paragraph.splitlines())}
+    fields = {
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(":") for line in paragraph.splitlines())
+    }
     flags = set(f"{fields.get('flags', '')} {fields.get('features', '')}".split())
     board = read_text(Path("/proc/device-tree/model")).strip("\0\n ")
     model = fields.get("model name") or board

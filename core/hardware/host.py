@@ -163,7 +163,8 @@ def _busy_percent(before: tuple[float, float], now: tuple[float, float]) -> floa
 
 def _processor_temperature() -> float | None:
     """Return the hottest processor sensor in °C; psutil has none on Windows and macOS."""
-    sensors = attempt(lambda: psutil.sensors_temperatures()) or {}
+    # The lambda keeps the look-up of the function inside the attempt: psutil lacks it on other systems.
+    sensors = attempt(lambda: psutil.sensors_temperatures()) or {}  # noqa: PLW0108
     for name in _CPU_SENSORS:
         readings = [entry.current for entry in sensors.get(name, []) if entry.current]
         if readings:

@@ -13,7 +13,10 @@ from pathlib import Path
 import psutil
 
 _NO_LIMIT_BYTES = 1 << 60
-_V1_NAMES = {"memory": ("memory.limit_in_bytes", "memory.usage_in_bytes"), "cpu": ("cpu.cfs_quota_us", "cpu.cfs_period_us")}
+_V1_NAMES = {
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    "cpu": ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,9 @@ from core.hardware.host import attempt
 from core.hardware.limits import control_group, read_text
 from core.hardware.vendors import GpuReader, open_readers
 
-_SYSTEM_FILESYSTEMS = frozenset({"squashfs", "iso9660", "devtmpfs", "proc", "sysfs", "cgroup", "cgroup2", "tmpfs", "overlay"})
+_SYSTEM_FILESYSTEMS = frozenset(
+    {"squashfs", "iso9660", "devtmpfs", "proc", "sysfs", "cgroup", "cgroup2", "tmpfs", "overlay"}
+)
 
 
 def probe(readers: tuple[GpuReader, ...] | None = None) -> HardwareReport:
@@ -51,7 +53,9 @@ def probe(readers: tuple[GpuReader, ...] | None = None) -> HardwareReport:
     )
 
 
-def _gpus(readers: tuple[GpuReader, ...]) -> tuple[tuple[GpuInfo, ...], tuple[GpuProcess, ...], tuple[HardwareProblem, ...]]:
+def _gpus(
+    readers: tuple[GpuReader, ...],
+) -> tuple[tuple[GpuInfo, ...], tuple[GpuProcess, ...], tuple[HardwareProblem, ...]]:
     gpus: list[GpuInfo] = []
     holders: list[GpuProcess] = []
     for reader in readers:
@@ -107,8 +111,12 @@ def _disks() -> tuple[DiskInfo, ...]:
     """Return the disks a user can store on; the root is always among them, even where it is a container's overlay."""
     found: dict[str, DiskInfo] = {}
     for part in attempt(lambda: psutil.disk_partitions(all=True)) or []:
-        is_root = part.mountpoint == os.path.abspath(os.sep)
-        is_real = part.fstype and part.fstype not in _SYSTEM_FILESYSTEMS and not re.match(r"^/(proc|sys|dev|run)(/|$)", part.mountpoint)
+        is_root = part.mountpoint == Path.cwd().anchor
+        is_real = (
+            part.fstype
+            and part.fstype not in _SYSTEM_FILESYSTEMS
+            and not re.match(r"^/(proc|sys|dev|run)(/|$)", part.mountpoint)
+        )
         # A network mount may hang for minutes when its server is away, so its size is not asked for here.
         is_network = part.fstype.startswith(("nfs", "cifs", "smb", "fuse.sshfs", "9p", "ceph", "lustre"))
         if part.device in found or not (is_root or (is_real and not is_network)):
@@ -123,5 +131,3 @@ def _disks() -> tuple[DiskInfo, ...]:
                 free_bytes=usage.free,
             )
     return tuple(found.values())
-
-

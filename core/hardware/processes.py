@@ -221,14 +221,25 @@ def _descendants(roots: tuple[int, ...]) -> list[int]:
             continue
         seen.add(pid)
         try:
-            threads = os.listdir(f"/proc/{pid}/task")
+            threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - pathlib would double the cost
         except OSError:
             continue
         found.append(pid)
         for thread in threads:
-            with suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as children:
-                frontier.extend(map(int, children.read().split()))
+            with suppress(OSError):
+                frontier.extend(_children_of_thread(pid, thread))
     return found
+
+
+def _children_of_thread(pid: int, thread: str) -> map[int]:
+    descriptor = os.open(f"/proc/{pid}/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        while block := os.read(descriptor, 1 << 16):
+            text += block
+    finally:
+        os.close(descriptor)
+    return map(int, text.split())
 
 
 class PortableProcessTree:
@@ -258,10 +269,12 @@ class PortableProcessTree:
 
     def _read_member(self, process: psutil.Process, member: _Member, totals: _Totals) -> bool:
         with process.oneshot():
+            if process.status() == psutil.STATUS_ZOMBIE:
+                raise psutil.ZombieProcess(process.pid)
             times = process.cpu_times()
             totals.add(member, times.user + times.system, float(process.memory_info().rss), process.num_threads())
-            # macOS has no io_counters; another user's process may refuse them.
-            counters = attempt(lambda: process.io_counters())
+            # macOS has no io_counters (hence the look-up inside the attempt); another user's process may refuse them.
+            counters = attempt(lambda: process.io_counters())  # noqa: PLW0108
         if counters is not None:
             totals.add_io(member, float(counters.read_bytes), float(counters.write_bytes))
         return True

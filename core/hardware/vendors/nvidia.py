@@ -218,10 +218,10 @@ class NvidiaReader:
         return sample
 
     def _holders(self, device: _Device, run_pids: frozenset[int]) -> Sample:
-        listed = [self._listed(device, use) for use in ("Compute", "Graphics")]
-        if all(part is None for part in listed):
-            return {"processes": None}
-        holders = [process for part in listed for process in part or ()]
+        listed = self._lists(device)
+        if listed["compute"] is None:
+            return dict.fromkeys(("processes", "run_memory_used_bytes") if run_pids else ("processes",))
+        holders = [process for part in listed.values() for process in part or ()]
         sample: Sample = {"processes": float(len({process.pid for process in holders}))}
         if run_pids:
             # A process that computes and draws stands in both lists with the same memory.
@@ -230,13 +230,19 @@ class NvidiaReader:
             sample["run_memory_used_bytes"] = float(sum(held.values())) if is_told else None
         return sample
 
+    def _lists(self, device: _Device) -> dict[str, list[Any] | None]:
+        """Return the driver's lists of processes by use; None for a list that it does not give."""
+        lists = {use: self._listed(device, use.capitalize()) for use in ("compute", "graphics")}
+        if None not in lists.values():
+            self._nvml.forget(device.part, _nvml.INSUFFICIENT_SIZE)
+        return lists
+
     def _listed(self, device: _Device, use: str) -> list[Any] | None:
-        """Return the driver's list of processes; it is asked twice, since it may grow between size and content."""
+        """Return one list; it is asked for twice, since it may grow between the question for its size and itself."""
         for function in (f"nvmlDeviceGet{use}RunningProcesses_v3", f"nvmlDeviceGet{use}RunningProcesses_v2"):
             for _ in range(2):
                 found = self._ask(device, function, is_quiet=function.endswith("_v3"))
                 if found is not None:
-                    self._nvml.forget(device.part, _nvml.INSUFFICIENT_SIZE)
                     return list(found)
         return None
 
@@ -247,7 +253,7 @@ class NvidiaReader:
             if device.handle is None or device.lost_code is not None:
                 continue
             try:
-                listed = [(use, self._listed(device, use) or ()) for use in ("Compute", "Graphics")]
+                lists = self._lists(device)
             except GpuLostError as error:
                 device.lost_code = error.code
                 continue
@@ -255,11 +261,11 @@ class NvidiaReader:
                 GpuProcess(
                     gpu_index=first_index + device.index,
                     pid=int(process.pid),
-                    use=use.lower(),
+                    use=use,
                     memory_bytes=None if process.usedGpuMemory is None else int(process.usedGpuMemory),
                 )
-                for use, part in listed
-                for process in part
+                for use, part in lists.items()
+                for process in part or ()
             ]
         return tuple(found)
 
@@ -276,9 +282,13 @@ class NvidiaReader:
                 device.lost_code = error.code
             else:
                 return device.info
-        known = device.info or GpuInfo(index=index, vendor=_nvml.PART, vendor_index=device.index, name=f"NVIDIA GPU {device.index}")
+        known = device.info or GpuInfo(
+            index=index, vendor=_nvml.PART, vendor_index=device.index, name=f"NVIDIA GPU {device.index}"
+        )
         reasons = (problem.message for problem in self.problems if problem.part in (device.part, _nvml.PART))
-        return msgspec.structs.replace(known, index=index, problem=next(reasons, "The NVIDIA driver does not give access to it."))
+        return msgspec.structs.replace(
+            known, index=index, problem=next(reasons, "The NVIDIA driver does not give access to it.")
+        )
 
     def _facts(self, device: _Device, index: int) -> GpuInfo:
         """Ask for what does not change while the driver is open."""

@@ -15,7 +15,6 @@ from app.controllers.notices import notify
 from app.controllers.ops import Op
 from app.controllers.services import Services
 from app.viewmodels.wording import main_metric
-from core.contracts.errors import UserError
 from core.contracts.ids import RunId
 from core.contracts.notices import Notice, Severity
 from core.contracts.runs import RunQuery, RunSummary, RunUpdate
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from core.workspace.workspace import Workspace
 
 OPEN_STATES = tuple(state for state in RunState if state not in TERMINAL_STATES)
+QUICK_START = "quickstart"
 MAX_CARDS = 12
 MAX_ATTENTION = 4
 MAX_RECENT = 8
@@ -125,17 +125,10 @@ class HomeController(QObject):
             self._services.note_runs_changed
         ).start()
 
-    def start_example(self, name: str) -> None:
-        """Launch an example spec as it is and open its page."""
+    def start_quick_start(self) -> None:
+        """Launch the quick start with its defaults and open its page."""
         workspace = self._services.workspace
-
-        def launch() -> RunId:
-            text = workspace.example(name)
-            if not text.strip():
-                raise UserError(f"The example {name!r} is empty.", "Reinstall Pilothouse to repair it.")
-            return workspace.launch_toml(text)
-
-        Op(launch).succeeded(self._on_launched).start()
+        Op(lambda: workspace.launch(QUICK_START, {})).succeeded(self._on_launched).start()
 
     def _on_launched(self, run_id: RunId) -> None:
         self._services.note_runs_changed()

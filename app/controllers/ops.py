@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 from PySide6.QtCore import QObject, QRunnable, Qt, QThreadPool, Signal, Slot
 from shiboken6 import isValid
@@ -127,7 +127,7 @@ class Op(Generic[T]):
         self._courier = None
 
 
-_live: set[Op[object]] = set()
+_live: set[Op[Any]] = set()
 
 
 def wait_for_ops(timeout_ms: int = 5000) -> bool:

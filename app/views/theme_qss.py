@@ -72,14 +72,19 @@ QPushButton[role="ghost"]:hover {{ background: {t.hover}; color: {t.text}; }}
 QPushButton[role="ghost"]:checked {{ background: {t.accent_soft}; color: {t.accent}; }}
 QPushButton[role="ghost"]:focus {{ border: 1px solid {t.accent}; min-height: 30px; }}
 QPushButton::menu-indicator {{ image: url("{_glyph("chevron-down")}"); width: 12px; height: 12px; right: 8px; }}
+QPushButton[compact="true"] {{ min-height: 22px; font-size: 12px; padding: 0 6px; }}
 QToolButton {{ background: transparent; border: 1px solid transparent; border-radius: {SPACE.radius_small}px; padding: 5px; color: {t.text_muted}; }}
 QToolButton:hover {{ background: {t.hover}; color: {t.text}; }}
 QToolButton:pressed {{ background: {t.pressed}; }}
 QToolButton:checked {{ background: {t.accent_soft}; color: {t.accent}; }}
 QToolButton:focus {{ border-color: {t.accent}; }}
 QToolButton::menu-indicator {{ image: none; }}
-QToolButton[rail="true"] {{ padding: 8px 12px; text-align: left; font-weight: 500; }}
-QToolButton[rail="true"]:checked {{ font-weight: 600; }}
+QPushButton[rail="true"] {{
+  background: transparent; border: 1px solid transparent; color: {t.text_muted}; text-align: left; padding: 0 10px; min-height: 34px; }}
+QPushButton[rail="true"]:hover {{ background: {t.hover}; color: {t.text}; }}
+QPushButton[rail="true"]:checked {{ background: {t.accent_soft}; color: {t.accent}; font-weight: 600; }}
+QPushButton[rail="true"]:focus {{ border: 1px solid {t.accent}; padding: 0 10px; min-height: 34px; }}
+QPushButton[rail="search"] {{ text-align: left; color: {t.text_faint}; padding: 0 10px; font-weight: 400; }}
 """
 
 
@@ -143,6 +148,7 @@ QTableView, QTreeView, QListView {{
   selection-color: {t.text}; }}
 QTableView:focus, QTreeView:focus, QListView:focus {{ border-color: {t.accent}; }}
 QTableView::item, QTreeView::item {{ padding: 0 8px; border: none; border-bottom: 1px solid {t.border}; }}
+QListView[bare="true"] {{ border: none; background: transparent; }}
 QListView::item {{ padding: 6px 8px; border-radius: {SPACE.radius_small}px; }}
 QTableView::item:hover, QTreeView::item:hover, QListView::item:hover {{ background: {t.hover}; }}
 QTableView::item:selected, QTreeView::item:selected, QListView::item:selected {{ background: {t.accent_soft}; color: {t.text}; }}

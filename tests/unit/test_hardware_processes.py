@@ -19,7 +19,7 @@ from tests.helpers.waiting import wait_for
 WORKER = """
 import os, subprocess, sys, time
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
-children = []
+children, killed = [], []
 for line in sys.stdin:
     word = line.strip()
     if word == "burn":
@@ -30,13 +30,16 @@ for line in sys.stdin:
         children.append(subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE))
         children[-1].stdout.readline()
     elif word == "kill":
-        children.pop().kill()
+        killed.append(children.pop())
+        killed[-1].kill()
+    elif word == "reap":
+        killed.pop().wait()
     elif word == "write":
         with open(sys.argv[1], "wb") as file:
             file.write(os.urandom(1 << 20))
             os.fsync(file.fileno())
     print("done", flush=True)
-for child in children:
+for child in children + killed:
     child.kill()
     child.wait()
 """
@@ -144,6 +147,7 @@ def test_files_are_closed_with_their_processes(worker: Worker) -> None:
         worker.do("child")
         tree.read((worker.pid,), 100.0 * round_number)
         worker.do("kill")
+        worker.do("reap")
         tree.read((worker.pid,), 100.0 * round_number + 50.0)
     assert open_files() <= before + 2
     tree.close()

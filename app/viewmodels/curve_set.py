@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.viewmodels.metric_series import MetricSeries, TimeScale
+from app.viewmodels.metric_series import Axis, MetricSeries, TimeScale, ViewRange
 from core.contracts.runs import Curve, RunUpdate
 from core.contracts.units import READINGS, reading_of
 
 _GROUP_ORDER = {reading.group: n for n, reading in reversed(list(enumerate(READINGS)))}
 _MAX_SCALE_POINTS = 20_000
+_MAX_WHOLE_POINTS = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,31 @@ class ChartPlan:
     keys: tuple[str, ...]
     is_telemetry: bool
     maximum: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Detail:
+    """A stretch of a long curve at full view resolution; positions of its ends in steps (telemetry: Unix seconds)."""
+
+    first: float
+    last: float
+    series: MetricSeries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveRequest:
+    """A stretch of a stored curve that is wanted in more detail.
+
+    Attributes:
+        first: First step (telemetry: Unix second); None for the whole curve, exact.
+        last: Last step (telemetry: Unix second).
+        points: How many points at most.
+    """
+
+    key: str
+    first: float | None
+    last: float | None
+    points: int
 
 
 @dataclass(slots=True)
@@ -65,6 +91,7 @@ class CurveSet:
         self.series: dict[str, MetricSeries] = {}
         self._loaded: set[str] = set()
         self._pending: dict[str, _Pending] = {}
+        self._details: dict[str, _Detail] = {}
         self._scale: TimeScale | None = None
         self._start = 0.0
         self._smoothing = 0.0
@@ -87,6 +114,7 @@ class CurveSet:
         series = self.series.get(curve.key) or self._add(curve.key)
         series.load(curve)
         self._loaded.add(curve.key)
+        self._details.pop(curve.key, None)
         for later in self._pending.pop(curve.key, _Pending()).curves:
             series.extend(later)
         self._scale = None
@@ -109,6 +137,48 @@ class CurveSet:
             self._scale = None
         return changed
 
+    def load_detail(self, request: CurveRequest, curve: Curve) -> None:
+        """Take in an answered request: a stretch in more detail, or the whole curve."""
+        if request.first is None or request.last is None:
+            self.load(curve)
+            return
+        series = MetricSeries(curve.key, is_telemetry=is_telemetry_key(curve.key))
+        series.load(curve)
+        self._details[curve.key] = _Detail(request.first, request.last, series)
+
+    def best(self, key: str, view: ViewRange) -> MetricSeries:
+        """Return what shows the range best: the curve itself, or a detail of it that covers the range."""
+        series, detail = self.series[key], self._details.get(key)
+        if detail is None or series.is_exact:
+            return series
+        first, last = self._stored_range(series, view)
+        return detail.series if detail.first <= first and last <= detail.last else series
+
+    def request_for(self, key: str, view: ViewRange) -> CurveRequest | None:
+        """Return what to fetch so that the range shows all it holds; None when nothing more is needed."""
+        series = self.series[key]
+        if series.is_exact or not self.is_loaded(key):
+            return None
+        if self._smoothing > 0.0 and not series.is_telemetry or series.total <= _MAX_WHOLE_POINTS:
+            return CurveRequest(key=key, first=None, last=None, points=series.total)
+        bounds = series.bounds(view.axis, self.scale)
+        if bounds is None or (view.first <= bounds[0] and bounds[1] <= view.last):
+            return None
+        if self.best(key, view) is not series:
+            return None
+        first, last = self._stored_range(series, view)
+        # A margin on both sides lets a short pan go on without another query.
+        margin = (last - first) / 2
+        return CurveRequest(key=key, first=first - margin, last=last + margin, points=2 * view.points)
+
+    def _stored_range(self, series: MetricSeries, view: ViewRange) -> tuple[float, float]:
+        if view.axis is Axis.STEP and not series.is_telemetry:
+            return view.first, view.last
+        ends = np.array([self.scale.time_at(view.first, view.axis), self.scale.time_at(view.last, view.axis)])
+        if not series.is_telemetry:
+            ends = self.scale.steps_at(ends)
+        return float(ends[0]), float(ends[1])
+
     def set_smoothing(self, weight: float) -> None:
         """Choose the smoothing of all training metrics; telemetry stays as read."""
         self._smoothing = weight
@@ -122,6 +192,17 @@ class CurveSet:
         if self._scale is None:
             self._scale = self._make_scale()
         return self._scale
+
+    def bounds(self, axis: Axis) -> tuple[float, float]:
+        """Return the first and last position of all curves on the axis; telemetry counts where there is nothing else."""
+        scale = self.scale
+        found = [(series.is_telemetry, series.bounds(axis, scale)) for series in self.series.values()]
+        metrics = [ends for telemetry, ends in found if ends is not None and not telemetry]
+        known = metrics or [ends for _, ends in found if ends is not None]
+        if not known:
+            return 0.0, 1.0
+        first, last = min(ends[0] for ends in known), max(ends[1] for ends in known)
+        return first, max(last, first + 1e-9)
 
     def charts(self, pattern: str = "") -> tuple[ChartPlan, ...]:
         """Return the charts whose name or curves contain every word of ``pattern``; training metrics come first."""
@@ -145,6 +226,7 @@ class CurveSet:
         changed = {key for key, series in self.series.items() if not series.is_telemetry and len(series)}
         for key in changed:
             self.series[key].truncate_from(step)
+            self._details.pop(key, None)
         for key, pending in self._pending.items():
             if not is_telemetry_key(key):
                 pending.curves = [_before(curve, step) for curve in pending.curves]

@@ -101,6 +101,18 @@ class CurveWindow:
     mark_x: Floats
     mark_y: Floats
 
+    def with_log_x(self) -> CurveWindow:
+        """Return the window for a logarithmic axis: positions as log10, those at or below 0 left out."""
+        raw, smooth, marks = self.x > 0, self.smooth_x > 0, self.mark_x > 0
+        return CurveWindow(
+            x=np.log10(self.x[raw]),
+            y=self.y[raw],
+            smooth_x=np.log10(self.smooth_x[smooth]),
+            smooth_y=self.smooth_y[smooth],
+            mark_x=np.log10(self.mark_x[marks]),
+            mark_y=self.mark_y[marks],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:

@@ -151,7 +151,7 @@ class RunTableModel(QAbstractTableModel):
     def _cell(self, summary: RunSummary, column: RunColumn, role: int) -> Any:
         if role == SUMMARY_ROLE:
             return summary
-        if role == Qt.ItemDataRole.DisplayRole or role == Qt.ItemDataRole.AccessibleTextRole:
+        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.AccessibleTextRole):
             return self._text(summary, column)
         if role == Qt.ItemDataRole.ToolTipRole:
             return self._tool_tip(summary, column)

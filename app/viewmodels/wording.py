@@ -102,7 +102,7 @@ def number_text(value: float) -> str:
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(int(value))
     if 1e-3 <= abs(value) < 1e6:
-        digits = max(0, 4 - int(math.floor(math.log10(abs(value)))))
+        digits = max(0, 4 - math.floor(math.log10(abs(value))))
         return f"{value:.{min(digits, 6)}f}"
     return f"{value:.4g}"
 

@@ -1,0 +1,1 @@
+"""Parts of ``train.script``: starting a user's own program, reading the metrics it writes, saying why it failed."""

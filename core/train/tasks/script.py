@@ -1,0 +1,257 @@
+"""``train.script``: runs the user's own, unmodified training script and shows what it reports while it runs.
+
+The script's output is the run's log; its metrics are read from TensorBoard files, CSV files, the Hugging Face
+Trainer's lines, or the one-file emitter. The parts live in ``core.train.script``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
+
+from core.contracts.errors import EnvironmentProblem, FieldProblem
+from core.contracts.kinds import RunKind
+from core.contracts.specs import Device, RunSpec
+from core.contracts.worker import RunContext
+from core.runlog.layout import RunLayout
+from core.train.fields import extra
+from core.train.script.command import (
+    Launcher,
+    ScriptCommand,
+    find_interpreter,
+    launch_argv,
+    script_environment,
+    write_emitter,
+)
+from core.train.script.diagnosis import explain_failure, read_tail
+
+if TYPE_CHECKING:
+    from core.train.script.watch import ScriptWatch
+
+_SCRIPT = "Script"
+_PROCESSES = "Launcher"
+_METRICS = "Metrics"
+_POLL_S = 0.2
+_KILL_WAIT_S = 5.0
+_OUTPUT_KIND = "script.output"
+
+
+class ScriptTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.script"):
+    """Run a training script."""
+
+    script: Annotated[
+        str,
+        Meta(
+            title="Script",
+            description="The Python file to run, unmodified.",
+            extra_json_schema={**extra(_SCRIPT), "path": "file"},
+        ),
+    ] = ""
+    args: Annotated[
+        tuple[str, ...],
+        Meta(
+            title="Arguments",
+            description="Given to the script as they are; {artifacts} and {scratch} stand for the run's own folders.",
+            extra_json_schema=extra(_SCRIPT),
+        ),
+    ] = ()
+    working_folder: Annotated[
+        str,
+        Meta(
+            title="Working folder",
+            description="Where the script runs; empty for the script's own folder.",
+            extra_json_schema={**extra(_SCRIPT), "path": "folder"},
+        ),
+    ] = ""
+    interpreter: Annotated[
+        str,
+        Meta(
+            title="Python",
+            description="The Python of the script's environment; empty for the one Pilothouse runs on.",
+            extra_json_schema=extra(_SCRIPT),
+        ),
+    ] = ""
+    launcher: Annotated[
+        Launcher,
+        Meta(
+            title="Launcher",
+            description="python for one process; torchrun or accelerate for scripts written for several.",
+            extra_json_schema=extra(_PROCESSES),
+        ),
+    ] = "python"
+    processes: Annotated[
+        int,
+        Meta(
+            title="Processes",
+            ge=1,
+            le=1024,
+            description="Processes (ranks) that torchrun or accelerate start; usually one for each GPU.",
+            extra_json_schema=extra(_PROCESSES),
+        ),
+    ] = 1
+    device: Annotated[
+        Device,
+        Meta(
+            title="Device",
+            description="Only accelerate asks for it: 'cpu' keeps it off the GPU.",
+            extra_json_schema=extra(_PROCESSES, advanced=True),
+        ),
+    ] = "auto"
+    watch: Annotated[
+        tuple[str, ...],
+        Meta(
+            title="Watched places",
+            description="Folders or files with TensorBoard or CSV metrics, relative to the working folder; empty for all of it.",
+            extra_json_schema=extra(_METRICS, advanced=True),
+        ),
+    ] = ()
+
+
+def _working_folder(spec: ScriptTrainingSpec) -> Path:
+    named = spec.working_folder or str(Path(spec.script).expanduser().absolute().parent)
+    return Path(named).expanduser().absolute()
+
+
+def check(spec: ScriptTrainingSpec) -> tuple[FieldProblem, ...]:
+    """Look for the script, its folder and its Python."""
+    problems: list[FieldProblem] = []
+    script = Path(spec.script).expanduser()
+    if not spec.script:
+        problems.append(FieldProblem(field="script", message="no script is chosen.", hint="Choose a Python file."))
+    elif not script.is_file():
+        message = f"{script} is a folder." if script.is_dir() else f"there is no file {script}."
+        problems.append(FieldProblem(field="script", message=message, hint="Choose a Python file."))
+    elif not os.access(script, os.R_OK):
+        message = f"{script} cannot be read."
+        problems.append(FieldProblem(field="script", message=message, hint="Give yourself the permission to read it."))
+    if spec.working_folder and not _working_folder(spec).is_dir():
+        message = f"there is no folder {_working_folder(spec)}."
+        problems.append(FieldProblem(field="working_folder", message=message, hint="Choose the folder to run in."))
+    if find_interpreter(spec.interpreter) is None:
+        message = f"there is no program {spec.interpreter}."
+        hint = "Choose the python of an environment, such as .venv/bin/python."
+        problems.append(FieldProblem(field="interpreter", message=message, hint=hint))
+    if spec.launcher == "python" and spec.processes != 1:
+        message = f"python starts one process, not {spec.processes}."
+        problems.append(FieldProblem(field="processes", message=message, hint="Choose torchrun or accelerate, or 1."))
+    return tuple(problems)
+
+
+def _fill(text: str, context: RunContext) -> str:
+    filled = text.replace("{artifacts}", str(context.artifacts_dir))
+    return filled.replace("{scratch}", str(context.scratch_dir))
+
+
+def _command(spec: ScriptTrainingSpec, context: RunContext) -> ScriptCommand:
+    """Build what to start.
+
+    Raises:
+        EnvironmentProblem: The interpreter is gone.
+    """
+    interpreter = find_interpreter(spec.interpreter)
+    if interpreter is None:
+        raise EnvironmentProblem(f"There is no program {spec.interpreter}.", "Choose the python of an environment.")
+    before, env, note = launch_argv(interpreter, spec.launcher, spec.processes, spec.device)
+    script = str(Path(spec.script).expanduser().absolute())
+    return ScriptCommand(
+        argv=(*before, script, *(_fill(arg, context) for arg in spec.args)),
+        cwd=_working_folder(spec),
+        env={**script_environment(context.run_dir, write_emitter(context.scratch_dir / "emit")), **env},
+        note=note,
+    )
+
+
+def _start(command: ScriptCommand) -> subprocess.Popen[bytes]:
+    """Start the script with our output as its own, so that it lands in the run's log.
+
+    Raises:
+        EnvironmentProblem: It cannot be started.
+    """
+    environment = {name: value for name, value in {**os.environ, **command.env}.items() if value}
+    try:
+        return subprocess.Popen(command.argv, cwd=command.cwd, env=environment, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{command.argv[0]} cannot be started in {command.cwd}: {error.strerror}.",
+            "Check the interpreter and the working folder.",
+        ) from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leave no process behind, whatever happened."""
+    if process.poll() is None:
+        process.kill()
+        process.wait(_KILL_WAIT_S)
+
+
+def _list_outputs(context: RunContext) -> None:
+    for path in sorted(context.artifacts_dir.iterdir()):
+        context.artifact(path, kind=_OUTPUT_KIND)
+
+
+def run(spec: ScriptTrainingSpec, context: RunContext) -> None:
+    """Run the script to its end, or stop it when asked to.
+
+    Raises:
+        UserError: It failed; the sentence quotes what it said.
+        EnvironmentProblem: It could not be started.
+    """
+    from core.train.script.watch import ScriptWatch
+
+    command = _command(spec, context)
+    log = RunLayout(context.run_dir).stdout()
+    log_offset = log.stat().st_size if log.exists() else 0
+    places = [command.cwd / _fill(place, context) for place in spec.watch] or [command.cwd]
+    context.started_from(None)
+    context.progress(0.0, "Running the script")
+    context.log(f"{command.note} Runs in {command.cwd}: {' '.join(command.argv)}".strip())
+    watch = ScriptWatch(context, [*places, context.artifacts_dir], log, log_offset)
+    process = _start(command)
+    try:
+        stopped = _follow(spec, context, process, watch)
+    finally:
+        _end(process)
+    watch.finish()
+    if process.returncode != 0 and not stopped:
+        raise explain_failure(process.returncode, read_tail(log, log_offset), command.argv[0])
+    _list_outputs(context)
+    if watch.num_points == 0 and not stopped:
+        context.log("The script reported no metrics that were recognised.", "warning")
+
+
+def _follow(
+    spec: ScriptTrainingSpec, context: RunContext, process: subprocess.Popen[bytes], watch: ScriptWatch
+) -> bool:
+    """Read metrics until the script ends; return whether it was asked to stop."""
+    deadline = None
+    while process.poll() is None:
+        watch.poll()
+        if deadline is None and context.should_stop():
+            context.progress(0.0, "Stopping the script")
+            process.terminate()
+            deadline = time.monotonic() + spec.launch.stop_grace_s
+        if deadline is not None and time.monotonic() > deadline:
+            context.log("The script did not end in time and was killed.", "warning")
+            _end(process)
+        try:
+            process.wait(_POLL_S)
+        except subprocess.TimeoutExpired:
+            continue
+    return deadline is not None
+
+
+KIND = RunKind(
+    spec=ScriptTrainingSpec,
+    title="Your training script",
+    summary="Runs your own script with python, torchrun or accelerate, and draws the metrics it already writes.",
+    group="train",
+    icon="script",
+    run=run,
+    check=check,
+    examples=("script.toml",),
+)

@@ -1,0 +1,1 @@
+"""One file a step; see ``core.history.schema`` for the newest form."""

@@ -16,17 +16,22 @@ def _with_json(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_runs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    runs = commands.add_parser("runs", help="list, show, stop, resume, delete, export runs")
+def _add_runs(runs: argparse.ArgumentParser) -> None:
     acts = runs.add_subparsers(dest="act", required=True, metavar="ACT")
     listing = _with_json(acts.add_parser("list", help="list runs, newest first"))
-    listing.add_argument("--state", action="append", choices=[s.value for s in RunState], default=[], help="only this state; repeatable")
+    listing.add_argument(
+        "--state", action="append", choices=[s.value for s in RunState], default=[], help="only this state; repeatable"
+    )
     listing.add_argument("--kind", action="append", default=[], help="only this kind; repeatable")
     listing.add_argument("--text", default="", help="only runs whose name, id or tags contain this")
     listing.add_argument("--sort", default="created", help="a column, or metric:NAME")
     listing.add_argument("--ascending", action="store_true", help="smallest first")
     listing.add_argument("--limit", type=int, default=50, help="how many at most (default 50)")
-    for act, help_text in (("show", "show one run"), ("stop", "save a checkpoint and stop"), ("resume", "go on from the last checkpoint")):
+    for act, help_text in (
+        ("show", "show one run"),
+        ("stop", "save a checkpoint and stop"),
+        ("resume", "go on from the last checkpoint"),
+    ):
         one = _with_json(acts.add_parser(act, help=help_text))
         one.add_argument("run_id", metavar="ID", help="the run's id, or its unambiguous beginning or end")
         if act in ("stop", "resume"):
@@ -42,7 +47,9 @@ def _add_runs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     export = _with_json(acts.add_parser("export", help="write a run's metrics to a file"))
     export.add_argument("run_id", metavar="ID")
     export.add_argument("--format", choices=EXPORT_FORMATS, default="csv")
-    export.add_argument("--output", default="", help="target file or folder (default: ID with the format's ending, here)")
+    export.add_argument(
+        "--output", default="", help="target file or folder (default: ID with the format's ending, here)"
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,8 +67,10 @@ def build_parser() -> argparse.ArgumentParser:
     quick.add_argument("--epochs", type=int, default=None, help="training epochs (default: the example's)")
     quick.add_argument("--seed", type=int, default=None, help="seed of data order and weights (default: the example's)")
     run = _with_json(commands.add_parser("run", help="launch a run from a spec", epilog=_EXIT_CODES))
-    run.add_argument("spec", metavar="SPEC.toml", help="a spec file, or the name of a shipped example such as digits.toml")
+    run.add_argument(
+        "spec", metavar="SPEC.toml", help="a spec file, or the name of a shipped example such as digits.toml"
+    )
     run.add_argument("--follow", action="store_true", help="wait until the run has ended, showing its progress")
-    _add_runs(commands)
+    _add_runs(commands.add_parser("runs", help="list, show, stop, resume, delete, export runs"))
     _with_json(commands.add_parser("hardware", help="show what this machine has"))
     return parser

@@ -42,7 +42,9 @@ def describe(report: HardwareReport) -> str:
         f"  memory  {_gib(memory.usable_bytes)} usable, {_gib(memory.available_bytes)} available",
     ]
     lines += [f"  disk    {d.mount}: {_gib(d.free_bytes)} free of {_gib(d.total_bytes)}" for d in report.disks]
-    lines += [f"  GPU {g.index}   {g.name}{_gpu_memory(g.memory_total_bytes)} {g.problem}".rstrip() for g in report.gpus]
+    lines += [
+        f"  GPU {g.index}   {g.name}{_gpu_memory(g.memory_total_bytes)} {g.problem}".rstrip() for g in report.gpus
+    ]
     lines += [f"  {p.severity.value}: {p.message} {p.hint}".rstrip() for p in report.problems]
     return "\n".join(lines)
 

@@ -41,20 +41,20 @@ def main(open_window: OpenWindow, argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "hardware":
-        from core.cli.hardware import show_hardware  # noqa: PLC0415 - each command imports what it needs
+        from core.cli.hardware import show_hardware
 
         return show_hardware(options)
-    from core.workspace.workspace import Workspace  # noqa: PLC0415
+    from core.workspace.workspace import Workspace
 
     workspace = Workspace.open()
     try:
         for notice in workspace.notices:
             sys.stderr.write(f"{notice.message} {notice.hint}\n")
         if options.command == "quickstart":
-            from core.cli.quickstart import quickstart  # noqa: PLC0415
+            from core.cli.quickstart import quickstart
 
             return quickstart(workspace, options)
-        from core.cli import runs  # noqa: PLC0415
+        from core.cli import runs
 
         if options.command == "run":
             return runs.run_spec(workspace, options)

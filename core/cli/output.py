@@ -84,7 +84,9 @@ def run_document(detail: RunDetail) -> dict[str, Any]:
         for a in detail.artifacts
     ]
     document["children"] = list(detail.children)
-    document["tables"] = [{"name": t.name, "columns": list(t.columns), "rows": [list(r) for r in t.rows]} for t in detail.tables]
+    document["tables"] = [
+        {"name": t.name, "columns": list(t.columns), "rows": [list(r) for r in t.rows]} for t in detail.tables
+    ]
     return document
 
 

@@ -73,7 +73,11 @@ def list_runs(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
         print_json([run_document(workspace.detail(run.run_id)) for run in page.rows])
         return ExitCode.OK
     if not page.rows:
-        print_text("No run matches." if page.total or options.text or options.state or options.kind else "There are no runs yet.")
+        print_text(
+            "No run matches."
+            if page.total or options.text or options.state or options.kind
+            else "There are no runs yet."
+        )
         return ExitCode.OK
     rows = [(r.run_id, r.state.value, r.kind, local_time(r.created), r.message or r.stage) for r in page.rows]
     print_text(table(("RUN", "STATE", "KIND", "CREATED", "MESSAGE"), rows))
@@ -91,13 +95,20 @@ def show(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
         return ExitCode.OK
     run = detail.summary
     print_text(_ending(run))
-    print_text(f"  kind {run.kind}, started {local_time(run.started)}, ended {local_time(run.ended)}, folder {run.run_dir}")
+    print_text(
+        f"  kind {run.kind}, started {local_time(run.started)}, ended {local_time(run.ended)}, folder {run.run_dir}"
+    )
     for found in detail.tables:
         rows = [tuple(number(c) if isinstance(c, float) else str(c) for c in row) for row in found.rows]
         print_text(f"\n{found.name}\n{table(found.columns, rows)}")
     if detail.artifacts:
         print_text("\nartifacts")
-        print_text(table(("NAME", "KIND", "BYTES", "PATH"), [(a.name, a.kind, str(a.size_bytes), a.path) for a in detail.artifacts]))
+        print_text(
+            table(
+                ("NAME", "KIND", "BYTES", "PATH"),
+                [(a.name, a.kind, str(a.size_bytes), a.path) for a in detail.artifacts],
+            )
+        )
     return ExitCode.OK
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from core.hardware.probe import probe
 from core.hardware.sampler import HostSampler
 from core.jobs.environment import write_environment
+from core.jobs.records import Attempt
 from core.jobs.supervisor import AlreadySupervised, Supervisor, guardian_identity
 from core.plugins.decode import read_spec
 from core.runlog.layout import RunLayout
@@ -30,17 +32,15 @@ def _detach() -> None:
 def main(arguments: list[str]) -> int:
     """Supervise one attempt of one run; returns 0 in the starter, and the same in the detached process at its end."""
     run_dir = Path(arguments[0])
-    attempt = int(arguments[1])
-    guardian = guardian_identity(Path(arguments[2])) if len(arguments) > 2 else None  # noqa: PLR2004
+    attempt = Attempt(run_dir=run_dir, number=int(arguments[1]), started=time.time())
+    guardian = guardian_identity(Path(arguments[2])) if len(arguments) > 2 else None
     spec = read_spec(RunLayout(run_dir).spec)
     _detach()
 
     def prepare() -> None:
-        write_environment(run_dir, spec, attempt, msgspec.to_builtins(probe()))
+        write_environment(run_dir, spec, attempt.number, msgspec.to_builtins(probe()))
 
-    supervisor = Supervisor(
-        run_dir, spec, attempt=attempt, sampler=HostSampler, prepare=prepare, guardian=guardian
-    )
+    supervisor = Supervisor(attempt, spec, sampler=HostSampler, prepare=prepare, guardian=guardian)
     try:
         supervisor.run()
     except AlreadySupervised:

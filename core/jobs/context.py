@@ -61,13 +61,15 @@ class WorkerContext:
         """Record all scalars of one step."""
         self._writer.metric(step, values)
 
-    def progress(self, done: float, stage: str = "", *, step: int | None = None, total_steps: int | None = None) -> None:
+    def progress(
+        self, done: float, stage: str = "", *, step: int | None = None, total_steps: int | None = None
+    ) -> None:
         """Tell how far the run is; written four times a second at most, at once when the stage changes."""
         now = time.monotonic()
         if self._start_fraction is None:
             self._start_fraction = min(done, 1.0)
         gained = done - self._start_fraction
-        eta = (now - self._started) * (1 - done) / gained if gained > 0.01 else None  # noqa: PLR2004
+        eta = (now - self._started) * (1 - done) / gained if gained > 0.01 else None
         fields: dict[str, object] = {"done": min(max(done, 0.0), 1.0), "stage": stage, "step": step}
         fields |= {"total_steps": total_steps, "eta_s": eta}
         last_stage, last_time = self._last_progress
@@ -89,12 +91,20 @@ class WorkerContext:
         """Write a sentence into the run's log."""
         self._writer.write("log", message=message, level=level)
 
-    def artifact(self, path: Path, *, kind: str, name: str = "", meta: Mapping[str, Cell] | None = None) -> ArtifactRecord:
+    def artifact(
+        self, path: Path, *, kind: str, name: str = "", meta: Mapping[str, Cell] | None = None
+    ) -> ArtifactRecord:
         """Register a finished file or folder below the run directory."""
         relative = path.resolve().relative_to(self.run_dir.resolve()).as_posix()
         checkpoints.sync_path(path)
         sha256, size = checkpoints.hash_path(path)
-        fields = {"name": name or path.name, "kind": kind, "size_bytes": size, "sha256": sha256, "meta": dict(meta or {})}
+        fields = {
+            "name": name or path.name,
+            "kind": kind,
+            "size_bytes": size,
+            "sha256": sha256,
+            "meta": dict(meta or {}),
+        }
         self._writer.write("artifact", path=relative, **fields)
         return ArtifactRecord(
             run_id=self.run_id,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.contracts.events import FailureEvent
 from core.contracts.states import RunState
-from core.jobs.records import EXIT_NO_SPACE, EXIT_STOPPED
+from core.jobs.records import EXIT_NO_SPACE, EXIT_STOPPED, Attempt
 from core.runlog.layout import RunLayout
 from core.runlog.tail import read_file
 
@@ -41,7 +41,9 @@ def out_of_memory_kills() -> int:
 
 def not_started(error: OSError) -> Verdict:
     """Return the verdict for a worker that could not be started."""
-    return Verdict(RunState.FAILED, f"The worker could not be started: {error.strerror or error}.", "See the log of the run.")
+    return Verdict(
+        RunState.FAILED, f"The worker could not be started: {error.strerror or error}.", "See the log of the run."
+    )
 
 
 def last_line(path: Path) -> str:
@@ -60,40 +62,31 @@ def last_line(path: Path) -> str:
     return ""
 
 
-def last_failure(run_dir: Path, since: float, node: str = "local") -> FailureEvent | None:
-    """Return the first failure event that any writer of the run recorded since ``since``; None when there is none."""
+def first_failure(attempt: Attempt) -> FailureEvent | None:
+    """Return the first failure that any writer of the attempt recorded; None when there is none."""
     found: list[FailureEvent] = []
-    for path in run_dir.glob(f"events.{node}.*.jsonl"):
+    for path in attempt.run_dir.glob(f"events.{attempt.node}.*.jsonl"):
         try:
             start = max(0, path.stat().st_size - _EVENT_TAIL_BYTES)
             batch = read_file(path, start, _EVENT_TAIL_BYTES)
         except OSError:
             continue
         events = batch.events if batch else ()
-        found += [event for event in events if isinstance(event, FailureEvent) and event.ts >= since]
+        found += [event for event in events if isinstance(event, FailureEvent) and event.ts >= attempt.started]
     return min(found, key=lambda event: event.ts, default=None)
 
 
 def judge(
-    run_dir: Path,
-    returncode: int,
-    *,
-    stop_reason: str,
-    was_killed: bool,
-    memory_kills: int,
-    attempt_started: float,
-    node: str = "local",
+    attempt: Attempt, returncode: int, *, stop_reason: str = "", was_killed: bool = False, memory_kills: int = 0
 ) -> Verdict:
     """Return the verdict on a worker that ended.
 
     Args:
-        run_dir: The run directory.
+        attempt: Whose worker; failure events older than its start belong to earlier attempts.
         returncode: Its exit status, or minus the signal that ended it.
         stop_reason: Why it was asked to stop; empty when it was not.
         was_killed: It did not end within the grace.
         memory_kills: Processes the kernel killed for memory during the attempt.
-        attempt_started: Unix seconds; older failure events belong to earlier attempts.
-        node: The node judged.
     """
     if returncode == 0:
         return Verdict(RunState.SUCCEEDED, "")
@@ -104,19 +97,21 @@ def judge(
     if returncode == EXIT_NO_SPACE:
         return Verdict(
             RunState.FAILED,
-            f"The disk that holds {str(run_dir)!r} is full.",
+            f"The disk that holds {str(attempt.run_dir)!r} is full.",
             f"Free space there. {_RESUME_HINT}",
         )
-    failure = last_failure(run_dir, attempt_started, node)
+    failure = first_failure(attempt)
     if failure is not None:
         return Verdict(RunState.FAILED, failure.message, failure.hint)
-    return _unexplained(returncode, memory_kills, last_line(RunLayout(run_dir).stdout(node)))
+    return _unexplained(returncode, memory_kills, last_line(RunLayout(attempt.run_dir).stdout(attempt.node)))
 
 
 def _unexplained(returncode: int, memory_kills: int, words: str) -> Verdict:
     said = f" Its last words: {words}" if words else ""
     if returncode >= 0:
-        return Verdict(RunState.FAILED, f"The worker ended with exit status {returncode}.{said}", "See the log of the run.")
+        return Verdict(
+            RunState.FAILED, f"The worker ended with exit status {returncode}.{said}", "See the log of the run."
+        )
     name = signal.Signals(-returncode).name if -returncode in signal.valid_signals() else str(-returncode)
     if -returncode == signal.SIGKILL and memory_kills:
         return Verdict(

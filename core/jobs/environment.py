@@ -47,7 +47,7 @@ def _versions() -> dict[str, str]:
 def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_GIT_LIMIT_S, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, timeout=_GIT_LIMIT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout[:_DIFF_LIMIT_BYTES].decode(errors="replace").strip() if done.returncode == 0 else None

@@ -112,7 +112,9 @@ class Launcher:
     def _existing(self, run_id: RunId) -> Path:
         run_dir = self._home.run_dir(run_id)
         if not RunLayout(run_dir).spec.exists():
-            raise UserError(f"There is no run {run_id!r} in {str(self._home.runs_dir)!r}.", "List the runs to see their ids.")
+            raise UserError(
+                f"There is no run {run_id!r} in {str(self._home.runs_dir)!r}.", "List the runs to see their ids."
+            )
         return run_dir
 
     @staticmethod
@@ -141,7 +143,9 @@ class Launcher:
 
     def _cannot_write(self, error: OSError) -> EnvironmentProblem:
         remedy = "Free space there." if error.errno == errno.ENOSPC else "Check the folder's permissions."
-        return EnvironmentProblem(f"The run cannot be written to {str(self._home.runs_dir)!r}: {error.strerror}.", remedy)
+        return EnvironmentProblem(
+            f"The run cannot be written to {str(self._home.runs_dir)!r}: {error.strerror}.", remedy
+        )
 
     @staticmethod
     def _start(run_dir: Path, attempt: int, guardian: Path | None) -> None:
@@ -150,7 +154,7 @@ class Launcher:
         command += [str(guardian)] if guardian is not None else []
         environment = {**os.environ, MARK_VARIABLE: run_dir.name}
         with (run_dir / "supervisor.local.log").open("ab") as log:
-            done = subprocess.run(  # noqa: S603 - our own interpreter and module
+            done = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -6,6 +6,7 @@ Written to a temporary name, fsynced and renamed, so that a reader sees the old 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,21 @@ EXIT_STOPPED = 75
 """Exit status of a worker that stopped because it was asked to, its checkpoint saved."""
 EXIT_NO_SPACE = 76
 """Exit status of a worker that could not write because the disk is full."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One start of a run on one node.
+
+    Attributes:
+        number: 1 on the first start.
+        started: Unix seconds.
+    """
+
+    run_dir: Path
+    started: float
+    number: int = 1
+    node: str = "local"
 
 
 class SupervisorRecord(msgspec.Struct, frozen=True, kw_only=True):

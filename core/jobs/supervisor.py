@@ -26,7 +26,7 @@ from core.contracts.telemetry import Sampler
 from core.jobs import ending
 from core.jobs.identity import ProcessIdentity, identity_of, is_alive, own_identity
 from core.jobs.processes import end_processes, processes_of_run, send
-from core.jobs.records import ExitRecord, SupervisorRecord, read_record, write_record
+from core.jobs.records import Attempt, ExitRecord, SupervisorRecord, read_record, write_record
 from core.runlog.emit import EventWriter
 from core.runlog.layout import EVENTS_VARIABLE, MARK_VARIABLE, SUPERVISOR_RANK, RunLayout
 
@@ -50,39 +50,40 @@ def _die_with_supervisor() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-class AlreadySupervised(Exception):  # noqa: N818 - reads as a fact, not as a fault
+class AlreadySupervised(Exception):
     """Another live supervisor holds this run."""
 
 
 class Supervisor:
-    """Supervises one attempt of one run on this host.
-
-    Attributes:
-        run_dir: The run directory.
-        attempt: 1 on the first start.
-    """
+    """Supervises one attempt of one run on this host."""
 
     def __init__(
         self,
-        run_dir: Path,
+        attempt: Attempt,
         spec: RunSpec,
         *,
-        attempt: int = 1,
         sampler: Callable[[], Sampler] | None = None,
         prepare: Callable[[], None] | None = None,
         guardian: ProcessIdentity | None = None,
-        node: str = "local",
     ) -> None:
-        self.run_dir = run_dir
-        self.attempt = attempt
+        """Prepare to supervise.
+
+        Args:
+            attempt: What to supervise.
+            spec: What the run is asked.
+            sampler: Makes the sampler of this host; None records no telemetry.
+            prepare: Called once the run is ours and before its worker starts.
+            guardian: Process whose end ends this run too.
+        """
+        self._attempt = attempt
+        self._run_dir = attempt.run_dir
         self._spec = spec
-        self._node = node
-        self._layout = RunLayout(run_dir)
+        self._node = attempt.node
+        self._layout = RunLayout(attempt.run_dir)
         self._make_sampler = sampler
         self._prepare = prepare
         self._guardian = guardian
         self._identity = own_identity()
-        self._started = time.time()
         self._stop_reason = ""
         self._stop_deadline = 0.0
         self._killed = False
@@ -120,7 +121,9 @@ class Supervisor:
         return self._record_end(self._worker.returncode, None, tuple(sorted(left)))
 
     def _take_lock(self) -> None:
-        self._lock_fd = os.open(self._layout.control / f"{SUPERVISOR_RANK}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._lock_fd = os.open(
+            self._layout.control / f"{SUPERVISOR_RANK}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+        )
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -137,7 +140,11 @@ class Supervisor:
 
     def _write_supervisor(self, worker: ProcessIdentity | None) -> None:
         record = SupervisorRecord(
-            identity=self._identity, node=self._node, attempt=self.attempt, started=self._started, worker=worker
+            identity=self._identity,
+            node=self._node,
+            attempt=self._attempt.number,
+            started=self._attempt.started,
+            worker=worker,
         )
         with contextlib.suppress(OSError):
             write_record(self._layout.supervisor(self._node), record)
@@ -154,17 +161,17 @@ class Supervisor:
             "OMP_NUM_THREADS": str(threads),
             "PYTHONUNBUFFERED": "1",
             **self._spec.launch.env,
-            MARK_VARIABLE: self.run_dir.name,
-            EVENTS_VARIABLE: str(self.run_dir),
+            MARK_VARIABLE: self._run_dir.name,
+            EVENTS_VARIABLE: str(self._run_dir),
         }
-        command = [sys.executable, "-P", "-m", "core.jobs.worker", str(self.run_dir), str(self.attempt)]
+        command = [sys.executable, "-P", "-m", "core.jobs.worker", str(self._run_dir), str(self._attempt.number)]
         with self._layout.stdout(self._node).open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=self.run_dir,
+                cwd=self._run_dir,
                 env=environment,
                 start_new_session=True,
                 preexec_fn=_die_with_supervisor,  # noqa: PLW1509 - this process has one thread
@@ -229,7 +236,7 @@ class Supervisor:
             send(self._all_processes(), signal.SIGKILL)
 
     def _all_processes(self) -> set[int]:
-        return processes_of_run(self.run_dir.name, os.getpid())
+        return processes_of_run(self._run_dir.name, os.getpid())
 
     def _end_leftovers(self) -> set[int]:
         """End what the worker left behind; return what could not be ended."""
@@ -244,13 +251,11 @@ class Supervisor:
         if verdict is None:
             assert returncode is not None
             verdict = ending.judge(
-                self.run_dir,
+                self._attempt,
                 returncode,
                 stop_reason=self._stop_reason,
                 was_killed=self._killed,
                 memory_kills=ending.out_of_memory_kills() - self._memory_kills,
-                attempt_started=self._started,
-                node=self._node,
             )
         record = ExitRecord(
             state=verdict.state,
@@ -258,8 +263,8 @@ class Supervisor:
             hint=verdict.hint,
             code=returncode if returncode is None or returncode >= 0 else None,
             signal=-returncode if returncode is not None and returncode < 0 else None,
-            attempt=self.attempt,
-            started=self._started,
+            attempt=self._attempt.number,
+            started=self._attempt.started,
             ended=time.time(),
             left_pids=left,
         )

@@ -52,7 +52,7 @@ def _form_field(field: SpecField) -> FormField:
     bounds = field.type if isinstance(field.type, (inspect.IntType, inspect.FloatType)) else None
     low = None if bounds is None else (bounds.ge if bounds.ge is not None else bounds.gt)
     high = None if bounds is None else (bounds.le if bounds.le is not None else bounds.lt)
-    choices = field.type.values if isinstance(field.type, inspect.LiteralType) else ()
+    choices: tuple[object, ...] = getattr(field.type, "values", ())
     default = None if field.default is msgspec.NODEFAULT else msgspec.to_builtins(field.default)
     return FormField(
         path=field.dotted,

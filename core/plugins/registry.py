@@ -49,7 +49,8 @@ class Registry:
         """Add one kind."""
         self.kinds[tag_of(kind)] = kind
 
-    def _load(self, module: str) -> None:
+    def load(self, module: str) -> None:
+        """Import a module and add the kind it declares, or remember why that failed."""
         try:
             loaded = importlib.import_module(module)
             kind = loaded.KIND
@@ -68,7 +69,7 @@ def registry() -> Registry:
     for package in SCANNED_PACKAGES:
         for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
             if not info.name.startswith("_"):
-                found._load(f"{package}.{info.name}")  # noqa: SLF001
+                found.load(f"{package}.{info.name}")
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        found._load(point.value.partition(":")[0])  # noqa: SLF001
+        found.load(point.value.partition(":")[0])
     return found

@@ -50,6 +50,6 @@ def _whole_characters(data: bytes) -> bytes:
         byte = data[-back]
         if byte & _UTF8_CONTINUATION == _UTF8_MARK:
             continue
-        needed = 1 + (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)  # noqa: PLR2004 - UTF-8 lead bytes
+        needed = 1 + (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)
         return data[:-back] if needed > back and len(data) > back else data
     return data

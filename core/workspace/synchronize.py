@@ -102,4 +102,3 @@ class Synchronizer:
         for run_id in found:
             self.drain(run_id)
         return len(found)
-

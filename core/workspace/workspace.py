@@ -16,7 +16,7 @@ from core.contracts.errors import EnvironmentProblem, FieldProblem, InvalidSpec,
 from core.contracts.forms import FormValue, RunKindInfo, SpecReview
 from core.contracts.ids import RunId
 from core.contracts.notices import Notice, Severity
-from core.contracts.runs import Curve, LogChunk, RunDetail, RunPage, RunQuery, RunSummary, RunUpdate
+from core.contracts.runs import Curve, LogChunk, RunDetail, RunPage, RunQuery, RunSummary
 from core.contracts.settings import Settings
 from core.contracts.specs import RunSpec
 from core.contracts.telemetry import HardwareReport, Sampler
@@ -103,7 +103,7 @@ class Workspace:
             raise UserError(f"There is no run {text!r}.", "List the runs to see their ids.")
         raise UserError(f"{len(matches)} runs match {text!r}.", f"Give more of the id, such as {matches[0]}.")
 
-    def curve(
+    def curve(  # noqa: PLR0913 - a range is given by steps or by time
         self,
         run_id: RunId,
         key: str,
@@ -154,7 +154,9 @@ class Workspace:
         except InvalidSpec as error:
             return SpecReview(problems=error.problems, warnings=(), toml="", command="")
         problems = self.check(spec)
-        return SpecReview(problems=problems, warnings=(), toml=encode_spec(spec), command="pilothouse run spec.toml --follow")
+        return SpecReview(
+            problems=problems, warnings=(), toml=encode_spec(spec), command="pilothouse run spec.toml --follow"
+        )
 
     def check(self, spec: RunSpec) -> tuple[FieldProblem, ...]:
         """Return what stands against a launch outside the spec itself: missing files, no space."""
@@ -233,7 +235,9 @@ class Workspace:
                 shutil.rmtree(target)
             source.rename(target)
         except OSError as error:
-            raise EnvironmentProblem(f"{str(source)!r} cannot be moved: {error.strerror}.", "Check its permissions.") from error
+            raise EnvironmentProblem(
+                f"{str(source)!r} cannot be moved: {error.strerror}.", "Check its permissions."
+            ) from error
 
     def rebuild(self) -> int:
         """Make the index anew from the run directories; return how many runs there are."""
@@ -275,13 +279,13 @@ class Workspace:
 
     def hardware(self) -> HardwareReport:
         """Return what this machine has."""
-        from core.hardware.probe import probe  # noqa: PLC0415 - psutil and NVML only when asked for
+        from core.hardware.probe import probe
 
         return probe()
 
     def sampler(self) -> Sampler:
         """Return a fresh sampler of this machine; close it after use."""
-        from core.hardware.sampler import HostSampler  # noqa: PLC0415 - psutil and NVML only when asked for
+        from core.hardware.sampler import HostSampler
 
         return HostSampler()
 
@@ -299,6 +303,7 @@ class Workspace:
         try:
             store.save_settings(self.home.settings_file, settings)
         except OSError as error:
-            raise EnvironmentProblem(f"The settings cannot be saved: {error.strerror}.", "Check the home folder.") from error
+            raise EnvironmentProblem(
+                f"The settings cannot be saved: {error.strerror}.", "Check the home folder."
+            ) from error
         self._settings = settings
-

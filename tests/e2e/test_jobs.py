@@ -11,69 +11,23 @@ import msgspec
 import pytest
 
 from core.contracts.errors import UserError
-from core.contracts.events import AttemptEvent, CheckpointEvent, MetricEvent
+from core.contracts.events import AttemptEvent, CheckpointEvent
 from core.contracts.ids import RunId
 from core.contracts.states import RunState
-from core.jobs.launcher import Launcher
 from core.jobs.processes import marked_processes
-from core.jobs.reconcile import Standing
-from core.jobs.records import SupervisorRecord, read_record, write_record
-from core.plugins.decode import decode_spec
-from core.runlog.layout import RunLayout
+from core.jobs.records import write_record
 from core.runlog.tail import read_batch
 from core.settings.home import Home
+from tests.helpers.lab import Lab, opened_lab
 from tests.helpers.toy_plugin import install_toy
 from tests.helpers.waiting import wait_for
-
-
-class Lab:
-    """A home with the toy kind installed, and what the tests ask of it."""
-
-    def __init__(self, home: Home) -> None:
-        home.prepare()
-        self.home = home
-        self.launcher = Launcher(home)
-        self.launched: list[RunId] = []
-
-    def launch(self, **fields: object) -> RunId:
-        run_id = self.launcher.launch(decode_spec({"kind": "test.toy", **fields}))
-        self.launched.append(run_id)
-        return run_id
-
-    def layout(self, run_id: RunId) -> RunLayout:
-        return RunLayout(self.home.run_dir(run_id))
-
-    def ended(self, run_id: RunId, limit_s: float = 60.0) -> Standing:
-        def standing() -> Standing | None:
-            now = self.launcher.standing(run_id)
-            return now if now.state is not None and now.state.is_terminal else None
-
-        return wait_for(standing, f"{run_id} to end", limit_s)
-
-    def steps(self, run_id: RunId) -> list[tuple[int, float]]:
-        batch = read_batch(self.home.run_dir(run_id), {}, 64 << 20)
-        events = [event for file in batch.files for event in file.events]
-        return [(e.step, float(e.values["toy/value"])) for e in events if isinstance(e, MetricEvent)]
-
-    def supervisor(self, run_id: RunId) -> SupervisorRecord:
-        def record() -> SupervisorRecord | None:
-            found = read_record(self.layout(run_id).supervisor(), SupervisorRecord)
-            return found if found is not None and found.worker is not None else None
-
-        return wait_for(record, "the worker to start")
-
-    def at_step(self, run_id: RunId, step: int) -> None:
-        wait_for(lambda: any(done >= step for done, _ in self.steps(run_id)), f"step {step}")
 
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     install_toy(tmp_path / "plugin", monkeypatch)
-    found = Lab(Home(tmp_path / "home with 'quotes' \"and\" ünïcode\nand a newline"))
-    yield found
-    for run_id in found.launched:
-        for pid in marked_processes(run_id):
-            os.kill(pid, signal.SIGKILL)
+    with opened_lab(Home(tmp_path / "home with 'quotes' \"and\" ünïcode\nand a newline")) as found:
+        yield found
 
 
 def test_a_run_succeeds_and_leaves_its_record_metrics_artifact_and_no_process(lab: Lab) -> None:
@@ -219,7 +173,7 @@ def test_a_frozen_supervisor_is_silent_not_lost(lab: Lab) -> None:
 def test_a_second_supervisor_of_the_same_run_gives_way(lab: Lab) -> None:
     run_id = lab.launch(endless=True, step_s=0.02)
     record = lab.supervisor(run_id)
-    lab.launcher._start(lab.home.run_dir(run_id), 1, None)  # noqa: SLF001 - what two impatient starters do
+    lab.launcher._start(lab.home.run_dir(run_id), 1, None)
     log = lab.home.run_dir(run_id) / "supervisor.local.log"
     wait_for(lambda: "Another supervisor" in log.read_text(), "the second one to give way")
     assert lab.supervisor(run_id) == record

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
@@ -31,6 +32,7 @@ class ToySpec(RunSpec, frozen=True, kw_only=True, tag="test.toy"):
     bug_at: int = -1
     kill_self_at: int = -1
     no_space_at: int = -1
+    fill_disk_at: int = -1
     ignore_stop: bool = False
     orphan: bool = False
     endless: bool = False
@@ -38,7 +40,9 @@ class ToySpec(RunSpec, frozen=True, kw_only=True, tag="test.toy"):
 
 def _orphan() -> None:
     """Leave a process in a session of its own that ignores TERM, as a careless script would."""
-    code = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+    code = (
+        "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+    )
     child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
     assert child.stdout is not None
     child.stdout.readline()
@@ -51,6 +55,10 @@ def _faults(spec: ToySpec, step: int) -> None:
         raise ZeroDivisionError("toy bug")
     if step == spec.no_space_at:
         raise OSError(errno.ENOSPC, "No space left on device")
+    if step == spec.fill_disk_at:
+        with Path("scratch-fill").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 20))
     if step == spec.kill_self_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -64,8 +72,6 @@ def run(spec: ToySpec, context: RunContext) -> None:
     checkpoint = context.latest_checkpoint()
     step, value = 0, 1.0
     if checkpoint is not None:
-        from pathlib import Path
-
         step, value = checkpoint.step, float((Path(checkpoint.path) / "value").read_text())
     context.started_from(checkpoint.step if checkpoint else None)
     print(f"toy starts at {step}", flush=True)

@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""Makes models smaller and faster, and judges what that cost by measuring."""

@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""Runs models on inference backends and measures them; trains and compresses nothing."""

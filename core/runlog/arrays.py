@@ -57,7 +57,5 @@ def read_arrays(path: Path) -> LabelledArrays:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise UserError(f"The data file {str(path)!r} cannot be read: {error}.", _HINT) from error
     if x.ndim < 2 or y.shape != (len(x),) or len(x) == 0 or x.dtype.kind != "f" or y.dtype.kind not in "iu":
-        raise UserError(
-            f"The data file {str(path)!r} holds x {x.dtype} {x.shape} and y {y.dtype} {y.shape}.", _HINT
-        )
+        raise UserError(f"The data file {str(path)!r} holds x {x.dtype} {x.shape} and y {y.dtype} {y.shape}.", _HINT)
     return LabelledArrays(np.ascontiguousarray(x, dtype=np.float32), y.astype(np.int64))

@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""One module per kind of compression run; each declares ``KIND``."""

@@ -87,9 +87,7 @@ class OpenVinoNncf:
         layers = _quantized_layers(_compile(_read(written)))
         return Quantized(model=written, kind=KIND, companions=(written.with_suffix(".bin"),), quantized_layers=layers)
 
-    def _hold_gate(
-        self, original: Any, quantized: Any, calibration: LabelledArrays, spec: Int8Spec, log: Log
-    ) -> Any:
+    def _hold_gate(self, original: Any, quantized: Any, calibration: LabelledArrays, spec: Int8Spec, log: Log) -> Any:
         before, after = _accuracy(_compile(original), calibration), _accuracy(_compile(quantized), calibration)
         allowed = spec.max_accuracy_drop_points / 100
         if before - after <= allowed + 1e-9:

@@ -160,9 +160,7 @@ class PyTorchPt2e:
         module = _load(model)
         try:
             with torch.inference_mode():
-                rows = [
-                    module(torch.from_numpy(x[i : i + _BATCH])).float().numpy() for i in range(0, len(x), _BATCH)
-                ]
+                rows = [module(torch.from_numpy(x[i : i + _BATCH])).float().numpy() for i in range(0, len(x), _BATCH)]
         except RuntimeError as error:
             raise UserError(
                 f"PyTorch cannot run {model.name} on samples of shape {x.shape[1:]}: {_first_line(error)}",

@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""One module per inference backend; each exposes ``BACKEND``."""

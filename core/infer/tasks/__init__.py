@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""One module per kind of inference run; each declares ``KIND``."""

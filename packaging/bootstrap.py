@@ -44,7 +44,7 @@ PIP_FAILURES = (
     (
         r"No matching distribution|Could not find a version",
         "The package index has no build of a package for this system. Check the network and the index (PIP_INDEX_URL), "
-        "and use Python 3.11 to 3.13 on 64-bit Linux: make run PYTHON=python3.12",
+        "and use Python 3.11 to 3.14 on 64-bit Linux: make run PYTHON=python3.12",
     ),
     (r"Permission denied", "The folder cannot be written. Make it yours (chown) or copy it elsewhere, then try again."),
 )

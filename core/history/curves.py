@@ -8,12 +8,12 @@ so opening a curve reads about as much as is drawn, whatever its length.
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from sqlalchemy import Connection, Row, bindparam, case, func, select
+from sqlalchemy import Connection, Row, Select, bindparam, case, func, select
 
 from core.contracts.runs import Curve
 from core.history import pyramid, schema
@@ -83,9 +83,12 @@ class Window:
 class CurveReader:
     """Reads one stored curve inside a read transaction."""
 
-    def __init__(self, connection: Connection, row: Row[tuple[int, str, int, int]]) -> None:
+    def __init__(self, connection: Connection, row: Row[*tuple[Any, ...]]) -> None:
         self._connection = connection
-        self._curve, self.source, self.total, self._is_ordered = row
+        self._curve: int = row.id
+        self._is_ordered: int = row.ordered
+        self.source: str = row.source
+        self.total: int = row.total
         self._cache: dict[int, Points] = {}
 
     @classmethod
@@ -108,18 +111,17 @@ class CurveReader:
 
     def _indexes(self, window: Window) -> tuple[int, int]:
         """Return where the window starts and ends in the curve, as positions."""
-        start, end = 0, self.total
-        if window.first is not None:
-            wanted = {"the_curve": self._curve, "x": window.first}
-            number = self._connection.execute(_first_reaching[window.by], wanted).scalar()
-            axis = None if number is None else getattr(self._chunk(number), window.by)
-            start = self.total if axis is None else number * CHUNK + int(np.searchsorted(axis, window.first, "left"))
-        if window.last is not None:
-            wanted = {"the_curve": self._curve, "x": window.last}
-            number = self._connection.execute(_last_starting[window.by], wanted).scalar()
-            axis = None if number is None else getattr(self._chunk(number), window.by)
-            end = 0 if axis is None else number * CHUNK + int(np.searchsorted(axis, window.last, "right"))
+        start = 0 if window.first is None else self._position(_first_reaching, window.by, window.first, "left")
+        end = self.total if window.last is None else self._position(_last_starting, window.by, window.last, "right")
         return start, max(start, end)
+
+    def _position(
+        self, statements: Mapping[str, Select[Any]], by: Axis, x: float, side: Literal["left", "right"]
+    ) -> int:
+        number = self._connection.execute(statements[by], {"the_curve": self._curve, "x": x}).scalar()
+        if number is None:
+            return self.total if side == "left" else 0
+        return int(number) * CHUNK + int(np.searchsorted(getattr(self._chunk(number), by), x, side))
 
     def _cover(self, start: int, end: int, limit: int) -> Points:
         """Return extremes of the range, from the coarsest level that still fills the plot."""

@@ -103,9 +103,13 @@ class Database:
         Raises:
             EnvironmentProblem: As ``read``; also a full disk, a read-only file, another program that holds it.
         """
-        with self._translated(), self._write_lock, self._checked_engine().connect() as connection:
-            with connection.execution_options(mode="IMMEDIATE").begin():
-                yield connection
+        with (
+            self._translated(),
+            self._write_lock,
+            self._checked_engine().connect().execution_options(mode="IMMEDIATE") as connection,
+            connection.begin(),
+        ):
+            yield connection
 
     def close(self) -> None:
         """Let go of the file; a later use opens it again."""
@@ -237,10 +241,8 @@ class Database:
         with self._swap_lock:
             seen = self._identity
             self.close()
-            if seen is None or seen == self._file_identity():
-                kept = self._set_aside()
-            else:
-                kept = "the copy that was set aside"
+            is_ours = seen is None or seen == self._file_identity()
+            kept = self._set_aside() if is_ours else "the copy that was set aside"
             self._identity = None
             self._open()
             self.generation += 1

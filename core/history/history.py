@@ -18,15 +18,15 @@ from core.contracts.ids import RunId
 from core.contracts.notices import Notice
 from core.contracts.runs import Curve, RunDetail, RunPage, RunQuery, RunSummary, RunUpdate
 from core.contracts.states import RunState
-from core.history import queries, schema
+from core.history import exports, queries, schema
 from core.history.columns import Column
 from core.history.curves import Axis, CurveReader, Window
 from core.history.database import Database
 from core.history.extremes import join
 from core.history.ingest import Ingest, columns_of_batch, due_files, stored_offsets
 from core.history.registration import register
-from core.history.rows import fold_from_json, fold_values, require_run
-from core.runlog.fold import Restart, fold_conclusion
+from core.history.rows import fold_from_json, fold_values, require_run, to_json
+from core.runlog.fold import Restart, RunFold, fold_conclusion
 from core.runlog.layout import STDOUT_PREFIX
 from core.runlog.tail import TailBatch, read_batch
 
@@ -161,43 +161,63 @@ class History:
     def conclude(
         self,
         run_id: str,
+        *,
         state: RunState | None,
         message: str = "",
         hint: str = "",
-        *,
-        started: float | None = None,
         ended: float | None = None,
         silent_since: float | None = None,
-    ) -> RunSummary | None:
+    ) -> RunUpdate | None:
         """Apply what a reader concluded from outside the logs (exit record, lost, silent); see ``core.jobs.reconcile``.
 
         Args:
             run_id: The run; its logs should be folded as far as there are.
             state: Concluded state; None when the logs' own state holds.
-            message: One sentence; empty keeps the one of the logs where the state is the same.
+            message: One sentence; empty keeps what the logs say.
             hint: The remedy.
-            started: Unix seconds, used where the logs do not tell.
             ended: Unix seconds of the end or the last sign of life.
             silent_since: Unix seconds of the last sign of life of a run that does not answer; None when it does.
 
         Returns:
             The run as it stands now; None when nothing changed.
         """
+
+        def change(fold: RunFold) -> None:
+            is_told = fold.state is state and (not message or message == fold.state_message)
+            if state is not None and not is_told:
+                same = fold.state is state
+                kept = (fold.state_message, fold.state_hint) if same and not message else (message, hint)
+                fold_conclusion(fold, state, *kept, ended=fold.ended if same and fold.ended is not None else ended)
+
+        return self._change_fold(run_id, change, silent_since)
+
+    def reopen(self, run_id: str) -> RunUpdate | None:
+        """Say that an ended run was started again, until its logs say so themselves."""
+
+        def change(fold: RunFold) -> None:
+            if fold.state.is_terminal:
+                fold_conclusion(fold, RunState.QUEUED)
+
+        return self._change_fold(run_id, change, None)
+
+    def _change_fold(
+        self, run_id: str, change: Callable[[RunFold], None], silent_since: float | None
+    ) -> RunUpdate | None:
+        """Apply a change to a run's fold; opens a write transaction only where there is something to change."""
         with self._database.read() as connection:
             row = require_run(connection, run_id)
         fold = fold_from_json(row.fold)
-        same = state is None or (state is fold.state and (not message or message in {fold.state_message, row.message}))
-        if same and row.silent_since == silent_since and (row.ended is not None or ended is None):
+        change(fold)
+        if to_json(fold) == row.fold and row.silent_since == silent_since:
             return None
         with self._database.write() as connection:
             row = require_run(connection, run_id)
             fold = fold_from_json(row.fold)
-            if state is not None:
-                fold_conclusion(fold, state, message or fold.state_message, hint or fold.state_hint, ended)
-                fold.started = fold.started if fold.started is not None else started
+            change(fold)
             values = {**fold_values(fold), "silent_since": silent_since}
             connection.execute(update(schema.runs).where(_runs.id == row.id).values(values))
-            return queries.summary(connection, run_id)
+            summary = queries.summary(connection, run_id)
+        return RunUpdate(summary=summary, log_size_bytes=_log_size(Path(summary.run_dir)))
 
     def curve(
         self,
@@ -268,32 +288,38 @@ class History:
         with self._database.read() as connection:
             return queries.relatives(connection, run_id, upwards=False)
 
-    def open_runs(self) -> tuple[RunId, ...]:
+    def open_run_ids(self) -> tuple[RunId, ...]:
         """Return the runs that have not ended, oldest first."""
         with self._database.read() as connection:
-            return queries.open_runs(connection)
+            return queries.open_run_ids(connection)
 
-    def known_runs(self) -> dict[RunId, bool]:
-        """Return every run of the index and whether it lies in the bin."""
+    def run_ids(self) -> set[RunId]:
+        """Return all runs that are not in the bin."""
         with self._database.read() as connection:
-            return queries.known_runs(connection)
+            return queries.run_ids(connection)
 
-    def delete(self, run_ids: Iterable[str], bin_dir: Path | None = None) -> None:
-        """Mark runs as lying in the bin, where ``bin_dir`` is the folder that holds their directories now."""
-        self._mark(run_ids, time.time(), bin_dir)
+    def match_ids(self, text: str) -> tuple[RunId, ...]:
+        """Return the run of this very id, else those whose id begins or ends with a text, newest first."""
+        with self._database.read() as connection:
+            return queries.match_ids(connection, text)
 
-    def restore(self, run_ids: Iterable[str], runs_dir: Path | None = None) -> None:
-        """Take runs out of the bin; ``runs_dir`` is the folder that holds their directories again."""
-        self._mark(run_ids, None, runs_dir)
+    def export(self, run_id: str, file_format: str, target: Path) -> Path:
+        """Write the metrics of a run as ``csv``, ``parquet`` or ``tensorboard``; see ``core.history.exports``."""
+        with self._database.read() as connection:
+            return exports.export(connection, require_run(connection, run_id).id, file_format, target)
 
-    def _mark(self, run_ids: Iterable[str], deleted: float | None, folder: Path | None) -> None:
+    def delete(self, run_id: str) -> None:
+        """Mark a run as lying in the bin: it is in no list any more, but keeps its curves."""
+        self._mark(run_id, time.time())
+
+    def restore(self, run_id: str) -> None:
+        """Take a run out of the bin; ``add`` does so too."""
+        self._mark(run_id, None)
+
+    def _mark(self, run_id: str, deleted: float | None) -> None:
         with self._database.write() as connection:
-            for run_id in run_ids:
-                row = require_run(connection, run_id)
-                values: dict[str, object] = {"deleted": deleted}
-                if folder is not None:
-                    values["run_dir"] = str(folder / run_id)
-                connection.execute(update(schema.runs).where(_runs.id == row.id).values(values))
+            row = require_run(connection, run_id)
+            connection.execute(update(schema.runs).where(_runs.id == row.id).values(deleted=deleted))
 
     def purge(self, run_ids: Iterable[str]) -> None:
         """Remove runs from the index for good; those that are not in it are passed over."""

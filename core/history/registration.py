@@ -83,6 +83,8 @@ def _host_of(run_dir: Path) -> str:
 def register(connection: Connection, run_dir: Path) -> int:
     """Enter a run, or renew what its spec says; return its number. What was read from its logs stays.
 
+    A run that lay in the bin is taken out.
+
     Raises:
         UserError: The folder is no run directory.
         EnvironmentProblem: Its spec cannot be read.
@@ -96,6 +98,7 @@ def register(connection: Connection, run_dir: Path) -> int:
         "parent": str(spec.get("parent", "")),
         "host": _host_of(run_dir),
         "run_dir": str(run_dir),
+        "deleted": None,
     }
     fold = RunFold(state_message=problem)
     run = _put(connection, run_dir, values, fold)

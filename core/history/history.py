@@ -31,6 +31,7 @@ from core.runlog.layout import STDOUT_PREFIX
 from core.runlog.tail import TailBatch, read_batch
 
 _BULK_TRANSACTION_S = 0.5
+_OPENING = frozenset({RunState.QUEUED, RunState.PREPARING})
 _runs = schema.runs.c
 
 
@@ -158,23 +159,27 @@ class History:
                 self._fold(connection, run_dir, batch)
             more = batch.more
 
-    def conclude(
+    def conclude(  # noqa: PLR0913 - what a reader can know of an end
         self,
         run_id: str,
-        *,
         state: RunState | None,
         message: str = "",
         hint: str = "",
+        *,
+        started: float | None = None,
         ended: float | None = None,
         silent_since: float | None = None,
-    ) -> RunUpdate | None:
+    ) -> RunSummary | None:
         """Apply what a reader concluded from outside the logs (exit record, lost, silent); see ``core.jobs.reconcile``.
+
+        It holds until the logs say something newer. That a run is queued or preparing holds only if it had ended.
 
         Args:
             run_id: The run; its logs should be folded as far as there are.
             state: Concluded state; None when the logs' own state holds.
-            message: One sentence; empty keeps what the logs say.
+            message: One sentence; empty keeps what the logs say where the state is the same.
             hint: The remedy.
+            started: Unix seconds, used where the logs do not tell.
             ended: Unix seconds of the end or the last sign of life.
             silent_since: Unix seconds of the last sign of life of a run that does not answer; None when it does.
 
@@ -183,26 +188,19 @@ class History:
         """
 
         def change(fold: RunFold) -> None:
-            is_told = fold.state is state and (not message or message == fold.state_message)
-            if state is not None and not is_told:
-                same = fold.state is state
-                kept = (fold.state_message, fold.state_hint) if same and not message else (message, hint)
-                fold_conclusion(fold, state, *kept, ended=fold.ended if same and fold.ended is not None else ended)
+            if state is None or (state in _OPENING and not fold.state.is_terminal):
+                return
+            fold.started = started if fold.started is None else fold.started
+            if fold.state is not state:
+                fold_conclusion(fold, state, message, hint, ended=ended)
+            elif message and message != fold.state_message:
+                fold_conclusion(fold, state, message, hint, ended=ended if fold.ended is None else fold.ended)
 
         return self._change_fold(run_id, change, silent_since)
 
-    def reopen(self, run_id: str) -> RunUpdate | None:
-        """Say that an ended run was started again, until its logs say so themselves."""
-
-        def change(fold: RunFold) -> None:
-            if fold.state.is_terminal:
-                fold_conclusion(fold, RunState.QUEUED)
-
-        return self._change_fold(run_id, change, None)
-
     def _change_fold(
         self, run_id: str, change: Callable[[RunFold], None], silent_since: float | None
-    ) -> RunUpdate | None:
+    ) -> RunSummary | None:
         """Apply a change to a run's fold; opens a write transaction only where there is something to change."""
         with self._database.read() as connection:
             row = require_run(connection, run_id)
@@ -216,8 +214,7 @@ class History:
             change(fold)
             values = {**fold_values(fold), "silent_since": silent_since}
             connection.execute(update(schema.runs).where(_runs.id == row.id).values(values))
-            summary = queries.summary(connection, run_id)
-        return RunUpdate(summary=summary, log_size_bytes=_log_size(Path(summary.run_dir)))
+            return queries.summary(connection, run_id)
 
     def curve(
         self,
@@ -288,38 +285,36 @@ class History:
         with self._database.read() as connection:
             return queries.relatives(connection, run_id, upwards=False)
 
-    def open_run_ids(self) -> tuple[RunId, ...]:
+    def open_runs(self) -> tuple[RunId, ...]:
         """Return the runs that have not ended, oldest first."""
         with self._database.read() as connection:
-            return queries.open_run_ids(connection)
+            return queries.open_runs(connection)
 
-    def run_ids(self) -> set[RunId]:
-        """Return all runs that are not in the bin."""
+    def known_runs(self) -> dict[RunId, bool]:
+        """Return every run of the index and whether it lies in the bin."""
         with self._database.read() as connection:
-            return queries.run_ids(connection)
-
-    def match_ids(self, text: str) -> tuple[RunId, ...]:
-        """Return the run of this very id, else those whose id begins or ends with a text, newest first."""
-        with self._database.read() as connection:
-            return queries.match_ids(connection, text)
+            return queries.known_runs(connection)
 
     def export(self, run_id: str, file_format: str, target: Path) -> Path:
         """Write the metrics of a run as ``csv``, ``parquet`` or ``tensorboard``; see ``core.history.exports``."""
         with self._database.read() as connection:
             return exports.export(connection, require_run(connection, run_id).id, file_format, target)
 
-    def delete(self, run_id: str) -> None:
-        """Mark a run as lying in the bin: it is in no list any more, but keeps its curves."""
-        self._mark(run_id, time.time())
+    def delete(self, run_ids: Iterable[str], bin_dir: Path | None = None) -> None:
+        """Mark runs as lying in the bin; ``bin_dir`` is the folder that holds their directories now."""
+        self._mark(run_ids, time.time(), bin_dir)
 
-    def restore(self, run_id: str) -> None:
-        """Take a run out of the bin; ``add`` does so too."""
-        self._mark(run_id, None)
+    def restore(self, run_ids: Iterable[str], runs_dir: Path | None = None) -> None:
+        """Take runs out of the bin; ``runs_dir`` is the folder that holds their directories again."""
+        self._mark(run_ids, None, runs_dir)
 
-    def _mark(self, run_id: str, deleted: float | None) -> None:
+    def _mark(self, run_ids: Iterable[str], deleted: float | None, folder: Path | None) -> None:
         with self._database.write() as connection:
-            row = require_run(connection, run_id)
-            connection.execute(update(schema.runs).where(_runs.id == row.id).values(deleted=deleted))
+            for run_id in run_ids:
+                row = require_run(connection, run_id)
+                run_dir = row.run_dir if folder is None else str(folder / run_id)
+                values = {"deleted": deleted, "run_dir": run_dir}
+                connection.execute(update(schema.runs).where(_runs.id == row.id).values(values))
 
     def purge(self, run_ids: Iterable[str]) -> None:
         """Remove runs from the index for good; those that are not in it are passed over."""

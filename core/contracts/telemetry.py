@@ -183,3 +183,33 @@ class HardwareReport(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[GpuInfo, ...] = ()
     gpu_processes: tuple[GpuProcess, ...] = ()
     problems: tuple[HardwareProblem, ...] = ()
+
+
+class Roofline(msgspec.Struct, frozen=True, kw_only=True):
+    """The two ceilings of the roofline model, measured on this machine's processors.
+
+    Source of the model: Williams, Waterman, Patterson, "Roofline", CACM 52(4), 2009; the bandwidth kernel is STREAM's
+    triad (McCalpin), counted as three arrays moved.
+
+    Attributes:
+        peak_fp32_flop_per_s: Best rate of fp32 operations seen, a multiply-add counting as two.
+        bandwidth_bytes_per_s: Best rate of main memory seen.
+        threads: Threads that worked at once.
+        array_bytes: Size of each of the three arrays; must be well above the last cache to measure memory.
+        cache_bytes: Size of the last cache; None where the system does not tell.
+        engine: ``native`` (our C++ probe) or ``numpy``.
+        note: Why the native probe was not used, or what limits the figures' meaning; may be empty.
+    """
+
+    peak_fp32_flop_per_s: float
+    bandwidth_bytes_per_s: float
+    threads: int
+    array_bytes: int
+    cache_bytes: int | None
+    engine: str
+    note: str = ""
+
+    @property
+    def ridge_flop_per_byte(self) -> float:
+        """Arithmetic intensity at which the two ceilings meet: below it, memory is what limits."""
+        return self.peak_fp32_flop_per_s / self.bandwidth_bytes_per_s

@@ -198,6 +198,10 @@ class History:
 
         return self._change_fold(run_id, change, silent_since)
 
+    def reopen(self, run_id: str) -> RunSummary | None:
+        """Say that an ended run was started again, until its logs say so themselves."""
+        return self.conclude(run_id, RunState.QUEUED)
+
     def _change_fold(
         self, run_id: str, change: Callable[[RunFold], None], silent_since: float | None
     ) -> RunSummary | None:
@@ -285,36 +289,38 @@ class History:
         with self._database.read() as connection:
             return queries.relatives(connection, run_id, upwards=False)
 
-    def open_runs(self) -> tuple[RunId, ...]:
+    def open_run_ids(self) -> tuple[RunId, ...]:
         """Return the runs that have not ended, oldest first."""
         with self._database.read() as connection:
-            return queries.open_runs(connection)
+            return queries.open_run_ids(connection)
 
-    def known_runs(self) -> dict[RunId, bool]:
-        """Return every run of the index and whether it lies in the bin."""
+    def run_ids(self) -> set[RunId]:
+        """Return all runs that are not in the bin."""
         with self._database.read() as connection:
-            return queries.known_runs(connection)
+            return queries.run_ids(connection)
+
+    def match_ids(self, text: str) -> tuple[RunId, ...]:
+        """Return the run of this very id, else those whose id begins or ends with a text, newest first."""
+        with self._database.read() as connection:
+            return queries.match_ids(connection, text)
 
     def export(self, run_id: str, file_format: str, target: Path) -> Path:
         """Write the metrics of a run as ``csv``, ``parquet`` or ``tensorboard``; see ``core.history.exports``."""
         with self._database.read() as connection:
             return exports.export(connection, require_run(connection, run_id).id, file_format, target)
 
-    def delete(self, run_ids: Iterable[str], bin_dir: Path | None = None) -> None:
-        """Mark runs as lying in the bin; ``bin_dir`` is the folder that holds their directories now."""
-        self._mark(run_ids, time.time(), bin_dir)
+    def delete(self, run_id: str) -> None:
+        """Mark a run as lying in the bin: it is in no list any more, but keeps its curves."""
+        self._mark(run_id, time.time())
 
-    def restore(self, run_ids: Iterable[str], runs_dir: Path | None = None) -> None:
-        """Take runs out of the bin; ``runs_dir`` is the folder that holds their directories again."""
-        self._mark(run_ids, None, runs_dir)
+    def restore(self, run_id: str) -> None:
+        """Take a run out of the bin; ``add`` does so too."""
+        self._mark(run_id, None)
 
-    def _mark(self, run_ids: Iterable[str], deleted: float | None, folder: Path | None) -> None:
+    def _mark(self, run_id: str, deleted: float | None) -> None:
         with self._database.write() as connection:
-            for run_id in run_ids:
-                row = require_run(connection, run_id)
-                run_dir = row.run_dir if folder is None else str(folder / run_id)
-                values = {"deleted": deleted, "run_dir": run_dir}
-                connection.execute(update(schema.runs).where(_runs.id == row.id).values(values))
+            row = require_run(connection, run_id)
+            connection.execute(update(schema.runs).where(_runs.id == row.id).values(deleted=deleted))
 
     def purge(self, run_ids: Iterable[str]) -> None:
         """Remove runs from the index for good; those that are not in it are passed over."""

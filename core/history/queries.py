@@ -247,17 +247,26 @@ def relatives(connection: Connection, run_id: str, *, upwards: bool) -> tuple[Ru
     return tuple(RunId(row) for row in rows.scalars())
 
 
-def open_runs(connection: Connection) -> tuple[RunId, ...]:
+def open_run_ids(connection: Connection) -> tuple[RunId, ...]:
     """Return the runs that have not ended, oldest first."""
     going = [state.value for state in RunState if not state.is_terminal]
     wanted = select(_runs.run_id).where(_NOT_DELETED, _runs.state.in_(going)).order_by(_runs.created, _runs.run_id)
     return tuple(RunId(run_id) for run_id in connection.execute(wanted).scalars())
 
 
-def known_runs(connection: Connection) -> dict[RunId, bool]:
-    """Return every run of the index and whether it lies in the bin."""
-    rows = connection.execute(select(_runs.run_id, _runs.deleted))
-    return {RunId(row.run_id): row.deleted is not None for row in rows}
+def run_ids(connection: Connection) -> set[RunId]:
+    """Return all runs that are not in the bin."""
+    return {RunId(run_id) for run_id in connection.execute(select(_runs.run_id).where(_NOT_DELETED)).scalars()}
+
+
+def match_ids(connection: Connection, part: str) -> tuple[RunId, ...]:
+    """Return the run of this very id, else those whose id begins or ends with a text, newest first."""
+    exact = select(_runs.run_id).where(_NOT_DELETED, _runs.run_id == part)
+    if connection.execute(exact).scalar() is not None:
+        return (RunId(part),)
+    fits = or_(_runs.run_id.startswith(part, autoescape=True), _runs.run_id.endswith(part, autoescape=True))
+    wanted = select(_runs.run_id).where(_NOT_DELETED, fits).order_by(_runs.created.desc(), _runs.id.desc())
+    return tuple(RunId(run_id) for run_id in connection.execute(wanted).scalars()) if part else ()
 
 
 def all_tags(connection: Connection) -> tuple[str, ...]:

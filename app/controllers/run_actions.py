@@ -19,7 +19,8 @@ from core.contracts.notices import Severity
 from core.contracts.runs import RunSummary
 from core.contracts.states import RESUMABLE_STATES, RunState
 
-EXPORT_FORMATS = ("csv", "parquet", "tensorboard")
+_ENDINGS = {"csv": ".csv", "parquet": ".parquet", "tensorboard": ""}
+EXPORT_FORMATS = tuple(_ENDINGS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,7 @@ class RunActions(QObject):
         workspace, chosen = self._services.workspace, tuple(run_ids)
 
         def write() -> list[Path]:
-            return [workspace.export(run_id, form, folder) for run_id in chosen]
+            return [workspace.export(run_id, form, folder / f"{run_id}{_ENDINGS[form]}") for run_id in chosen]
 
         Op(write).succeeded(lambda paths: _tell_exported(paths, folder)).start()
 

@@ -157,10 +157,7 @@ class RunController(QObject):
             return
         workspace, run_id = self._services.workspace, self._run_id
         self._detail_op = (
-            Op(lambda: workspace.detail(run_id))
-            .succeeded(self._on_detail)
-            .failed(self._on_detail_failed)
-            .start()
+            Op(lambda: workspace.detail(run_id)).succeeded(self._on_detail).failed(self._on_detail_failed).start()
         )
 
     def _on_detail(self, detail: RunDetail) -> None:
@@ -209,7 +206,9 @@ class RunController(QObject):
         new = set(self.curves.series) - known
         if new:
             self.curves_declared.emit()
-            self.load_details([CurveRequest(key=key, first=None, last=None, points=FIRST_POINTS) for key in sorted(new)])
+            self.load_details(
+                [CurveRequest(key=key, first=None, last=None, points=FIRST_POINTS) for key in sorted(new)]
+            )
         if changed:
             self.curves_changed.emit(changed)
         if update.detail_changed or update.summary.state.is_terminal:
@@ -257,15 +256,13 @@ class RunController(QObject):
             self._log_size = chunk.end
 
 
-def _fetch(workspace: object, run_id: RunId, request: CurveRequest, is_telemetry: bool) -> Curve:  # noqa: FBT001
+def _fetch(workspace: object, run_id: RunId, request: CurveRequest, is_telemetry: bool) -> Curve:
     from core.workspace.workspace import Workspace
 
     assert isinstance(workspace, Workspace)
     if request.first is None or request.last is None:
         return workspace.curve(run_id, request.key, points=request.points)
     if is_telemetry:
-        return workspace.curve(
-            run_id, request.key, first_ts=request.first, last_ts=request.last, points=request.points
-        )
+        return workspace.curve(run_id, request.key, first_ts=request.first, last_ts=request.last, points=request.points)
     first, last = max(int(request.first), 0), int(request.last) + 1
     return workspace.curve(run_id, request.key, first_step=first, last_step=last, points=request.points)

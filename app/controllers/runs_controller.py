@@ -84,11 +84,9 @@ class RunsController(QObject):
             return
         self._cancel()
         self._is_stale = False
-        self.busy_changed.emit(True)  # noqa: FBT003 - a signal's value
+        self.busy_changed.emit(True)
         workspace, query = self._services.workspace, self._query
-        self._first = (
-            Op(lambda: workspace.runs(query)).succeeded(self._on_first_page).failed(self._on_failed).start()
-        )
+        self._first = Op(lambda: workspace.runs(query)).succeeded(self._on_first_page).failed(self._on_failed).start()
 
     def _on_opened(self) -> None:
         if not self._is_active:
@@ -103,13 +101,13 @@ class RunsController(QObject):
     def _on_first_page(self, page: RunPage) -> None:
         self._first = None
         self.model.start_over(page)
-        self.busy_changed.emit(False)  # noqa: FBT003 - a signal's value
+        self.busy_changed.emit(False)
         self.answered.emit()
 
     def _on_failed(self, notice: Notice) -> None:
         self._first = None
         self._is_stale = True
-        self.busy_changed.emit(False)  # noqa: FBT003 - a signal's value
+        self.busy_changed.emit(False)
         self.failed.emit(notice)
 
     def _fetch(self, offset: int) -> None:

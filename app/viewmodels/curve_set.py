@@ -159,7 +159,7 @@ class CurveSet:
         series = self.series[key]
         if series.is_exact or not self.is_loaded(key):
             return None
-        if self._smoothing > 0.0 and not series.is_telemetry or series.total <= _MAX_WHOLE_POINTS:
+        if (self._smoothing > 0.0 and not series.is_telemetry) or series.total <= _MAX_WHOLE_POINTS:
             return CurveRequest(key=key, first=None, last=None, points=series.total)
         bounds = series.bounds(view.axis, self.scale)
         if bounds is None or (view.first <= bounds[0] and bounds[1] <= view.last):

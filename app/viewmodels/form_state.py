@@ -75,7 +75,9 @@ def check_value(field: FormField, value: FormValue) -> FieldProblem | None:
 
 def _check_number(field: FormField, value: FormValue) -> FieldProblem | None:
     if isinstance(value, str) or not isinstance(value, (int, float)):
-        return _problem(field, "A whole number is needed." if field.kind is FieldKind.INTEGER else "A number is needed.")
+        return _problem(
+            field, "A whole number is needed." if field.kind is FieldKind.INTEGER else "A number is needed."
+        )
     if isinstance(value, float) and not math.isfinite(value):
         return _problem(field, "A finite number is needed.")
     low, high = field.minimum, field.maximum
@@ -160,7 +162,9 @@ class FormState(QObject):
 
     def problems(self) -> tuple[FieldProblem, ...]:
         """Return every problem that the fields themselves tell, untouched ones included."""
-        checked = (self._review.get(path) or check_value(field, self._values[path]) for path, field in self._fields.items())
+        checked = (
+            self._review.get(path) or check_value(field, self._values[path]) for path, field in self._fields.items()
+        )
         return tuple(problem for problem in checked if problem is not None)
 
     def is_changed(self, path: str) -> bool:

@@ -7,12 +7,13 @@ from ``app.viewmodels.wording``; colours and chips are the view's.
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import IntEnum
 from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt, Signal
 
-from app.viewmodels.wording import duration_text, metric_text, moment_text, progress_text, state_text
+from app.viewmodels.wording import duration_text, main_metric, metric_text, moment_text, progress_text, state_text
 from core.contracts.ids import RunId
 from core.contracts.runs import RunPage, RunSummary
 
@@ -38,7 +39,8 @@ class RunColumn(IntEnum):
 
 
 TITLES = ("State", "Name", "Kind", "Progress", "Main metric", "Started", "Duration", "Host", "Tags", "Last line")
-SORT_KEYS = ("state", "name", "kind", "progress", "metric", "started", "duration", "host", "tags", "last_line")
+SORT_KEYS = ("state", "name", "kind", "progress", "metric", "started", "duration", "host", "", "")
+"""How the query calls each column's order; empty where the history keeps none."""
 
 
 class RunTableModel(QAbstractTableModel):
@@ -116,6 +118,11 @@ class RunTableModel(QAbstractTableModel):
     def summary_at(self, row: int) -> RunSummary | None:
         """Return the run of a row, None while its page is not here."""
         return self._rows.get(row)
+
+    def common_metric(self) -> str | None:
+        """Return the main metric that most of the rows held show; None when none has any."""
+        found = Counter(metric[0] for summary in self._rows.values() if (metric := main_metric(summary)) is not None)
+        return found.most_common(1)[0][0] if found else None
 
     def row_of(self, run_id: RunId) -> int | None:
         """Return the row of a run, None when it is not on a page held."""

@@ -211,12 +211,12 @@ class MetricPlot(QFrame):
         self._canvas.setMinimumHeight(_CANVAS_HEIGHT)
         self._canvas.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self._canvas.hideButtons()
-        self._canvas.setMenuEnabled(False)  # noqa: FBT003 - pyqtgraph's signature
+        self._canvas.setMenuEnabled(False)
         self._canvas.getPlotItem().getAxis("left").setLogMode(self._options.log_y)
         self._canvas.getPlotItem().getAxis("bottom").setLogMode(self._options.log_x)
         self._canvas.scene().sigMouseMoved.connect(self._on_mouse_moved)
         self._line = pg.InfiniteLine(angle=90, movable=False)
-        self._line.setVisible(False)  # noqa: FBT003 - Qt's signature
+        self._line.setVisible(False)
         self._box.addItem(self._line, ignoreBounds=True)
         self._marker_lines = MarkerLines(self._box)
         layout.addWidget(self._canvas, 1)

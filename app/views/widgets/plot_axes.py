@@ -48,7 +48,7 @@ class ValueAxis(pg.AxisItem):
         super().__init__(orientation="left")
         self._unit = unit
         self.setWidth(LEFT_AXIS_WIDTH)
-        self.enableAutoSIPrefix(False)  # noqa: FBT003 - pyqtgraph's signature
+        self.enableAutoSIPrefix(False)
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
         """Return values with their unit."""
@@ -81,7 +81,7 @@ def bottom_axis(axis: Axis) -> Any:
     if axis is Axis.WALL:
         return pg.DateAxisItem(orientation="bottom")
     made = DurationAxis(orientation="bottom") if axis is Axis.RELATIVE else StepAxis(orientation="bottom")
-    made.enableAutoSIPrefix(False)  # noqa: FBT003 - pyqtgraph's signature
+    made.enableAutoSIPrefix(False)
     return made
 
 

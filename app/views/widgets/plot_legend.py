@@ -92,13 +92,13 @@ class LegendChip(QAbstractButton):
     def enterEvent(self, event: object) -> None:
         """Tell that the mouse is over the chip."""
         del event
-        self.pointed.emit(True)  # noqa: FBT003 - a signal's value
+        self.pointed.emit(True)
         self.update()
 
     def leaveEvent(self, event: object) -> None:
         """Tell that the mouse has left."""
         del event
-        self.pointed.emit(False)  # noqa: FBT003 - a signal's value
+        self.pointed.emit(False)
         self.update()
 
 

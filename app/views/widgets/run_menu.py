@@ -1,0 +1,118 @@
+"""What can be done to chosen runs, as a menu; the same on the table and on a run's page. Asks before it deletes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from PySide6.QtCore import QUrl
+from PySide6.QtGui import QDesktopServices, QGuiApplication
+from PySide6.QtWidgets import QFileDialog, QMenu, QMessageBox, QWidget
+
+from app.controllers.routes import TRAIN, Route, Router
+from app.controllers.run_actions import EXPORT_FORMATS, RunActions, can_delete, can_resume, can_stop
+from app.views.icons import icon
+from core.contracts.ids import RunId
+from core.contracts.runs import RunSummary
+
+_FORMAT_WORDS = {"csv": "CSV table…", "parquet": "Parquet table…", "tensorboard": "TensorBoard log…"}
+
+
+class RunCommands:
+    """The user's intents on runs: asks where a question is due, then tells the controller."""
+
+    def __init__(self, owner: QWidget, actions: RunActions, router: Router) -> None:
+        self._owner = owner
+        self._actions = actions
+        self._router = router
+
+    def open(self, run: RunSummary) -> None:
+        """Open a run's page."""
+        self._router.open_run(run.run_id)
+
+    def stop(self, runs: Sequence[RunSummary]) -> None:
+        """Ask those that go on to stop."""
+        self._actions.stop(_ids(run for run in runs if can_stop(run)))
+
+    def resume(self, runs: Sequence[RunSummary]) -> None:
+        """Start again those that can go on."""
+        self._actions.resume(_ids(run for run in runs if can_resume(run)))
+
+    def clone(self, run: RunSummary) -> None:
+        """Open the wizard with a run's settings."""
+        self._router.go(Route(page=TRAIN, run_id=run.run_id))
+
+    def delete(self, runs: Sequence[RunSummary]) -> None:
+        """Ask once, then move those that ended to the bin."""
+        chosen = [run for run in runs if can_delete(run)]
+        if chosen and self._confirms(chosen):
+            self._actions.delete(_ids(chosen))
+
+    def export(self, runs: Sequence[RunSummary], form: str) -> None:
+        """Ask for a folder and write the curves there."""
+        folder = QFileDialog.getExistingDirectory(self._owner, "Export into folder")
+        if folder:
+            self._actions.export(_ids(runs), form, Path(folder))
+
+    def open_folder(self, run: RunSummary) -> None:
+        """Show the run directory in the system's file browser."""
+        open_path(Path(run.run_dir))
+
+    def copy_id(self, runs: Sequence[RunSummary]) -> None:
+        """Put the ids on the clipboard."""
+        QGuiApplication.clipboard().setText("\n".join(run.run_id for run in runs))
+
+    def _confirms(self, runs: Sequence[RunSummary]) -> bool:
+        what = f"“{(runs[0].name or runs[0].run_id)[:80]}”" if len(runs) == 1 else f"{len(runs)} runs"
+        box = QMessageBox(self._owner)
+        box.setObjectName("confirm_delete")
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setWindowTitle("Delete")
+        box.setText(f"Move {what} to the bin?")
+        box.setInformativeText("You can undo this. Files stay in the bin of the data folder.")
+        yes = box.addButton("Move to bin", QMessageBox.ButtonRole.DestructiveRole)
+        no = box.addButton("Keep", QMessageBox.ButtonRole.RejectRole)
+        box.setDefaultButton(no)
+        box.exec()
+        return box.clickedButton() is yes
+
+
+def open_path(path: Path) -> None:
+    """Show a file or folder in the system's own program."""
+    QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
+
+
+def run_menu(owner: QWidget, commands: RunCommands, runs: Sequence[RunSummary], *, opens: bool = True) -> QMenu:
+    """Return a menu for the chosen runs; what does not apply is greyed."""
+    menu = QMenu(owner)
+    one = runs[0] if len(runs) == 1 else None
+    if one is not None and opens:
+        _add(menu, "open", "Open", lambda: commands.open(one), "Return")
+    _add(menu, "stop", "Stop", lambda: commands.stop(runs), enabled=any(can_stop(run) for run in runs))
+    _add(menu, "resume", "Resume", lambda: commands.resume(runs), enabled=any(can_resume(run) for run in runs))
+    if one is not None:
+        _add(menu, "clone", "Clone into a new run…", lambda: commands.clone(one), "Ctrl+D")
+    menu.addSeparator()
+    export = menu.addMenu(icon("export"), "Export curves")
+    for form in EXPORT_FORMATS:
+        export.addAction(_FORMAT_WORDS[form], lambda form=form: commands.export(runs, form))
+    if one is not None:
+        _add(menu, "folder", "Open folder", lambda: commands.open_folder(one), enabled=bool(one.run_dir))
+    _add(menu, "copy", "Copy id", lambda: commands.copy_id(runs), "Ctrl+C")
+    menu.addSeparator()
+    _add(menu, "trash", "Delete…", lambda: commands.delete(runs), "Del", enabled=any(can_delete(run) for run in runs))
+    return menu
+
+
+def _add(
+    menu: QMenu, icon_name: str, text: str, run: Callable[[], object], shortcut: str = "", *, enabled: bool = True
+) -> None:
+    action = menu.addAction(icon(icon_name), text)
+    action.setEnabled(enabled)
+    if shortcut:
+        action.setShortcut(shortcut)
+    action.triggered.connect(lambda _=False: run())
+
+
+def _ids(runs: Iterable[RunSummary]) -> tuple[RunId, ...]:
+    return tuple(run.run_id for run in runs)

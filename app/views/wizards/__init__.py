@@ -1,0 +1,1 @@
+"""Wizards: choose, fill in, review, launch."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 
 from core.contracts.telemetry import CpuInfo
-from core.hardware.host import attempt
 from core.hardware.limits import affinity_cores, read_text
+from core.hardware.reading import attempt
 
 _CPU_FOLDER = Path("/sys/devices/system/cpu")
 _NODE_FOLDER = Path("/sys/devices/system/node")

@@ -17,8 +17,8 @@ import psutil
 
 from core.contracts.telemetry import DiskInfo, GpuInfo, GpuProcess, HardwareProblem, HardwareReport, MemoryInfo
 from core.hardware.cpu import cpu_info
-from core.hardware.host import attempt
 from core.hardware.limits import control_group, read_text
+from core.hardware.reading import attempt
 from core.hardware.vendors import GpuReader, open_readers
 
 _SYSTEM_FILESYSTEMS = frozenset(

@@ -18,7 +18,7 @@ from typing import Protocol
 import psutil
 
 from core.contracts.telemetry import Sample
-from core.hardware.host import attempt
+from core.hardware.reading import attempt
 
 SEARCH_SHARE = 0.0025
 """Part of one core that the search for new children may cost."""

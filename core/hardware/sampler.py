@@ -67,6 +67,7 @@ class HostSampler:
 
     def close(self) -> None:
         """Let go of the drivers and of the files kept open."""
+        self._host.close()
         self._tree.close()
         for reader in self._readers:
             reader.close()

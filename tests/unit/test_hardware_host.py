@@ -15,9 +15,11 @@ import pytest
 
 from core.contracts.telemetry import CpuInfo, HardwareReport, MemoryInfo, Sample
 from core.contracts.units import READINGS, reading_of, throttle_names
-from core.hardware.host import HostReader, Rates
+from core.hardware.counters import ProcCounters, PsutilCounters
+from core.hardware.host import HostReader
 from core.hardware.limits import control_group
 from core.hardware.probe import probe
+from core.hardware.reading import Rates
 from core.hardware.sampler import HostSampler
 from core.hardware.vendors import open_readers
 from core.hardware.vendors._pci import count_cards
@@ -65,6 +67,64 @@ def test_two_readers_in_one_process_do_not_disturb_each_other(tmp_path: Path) ->
     burn(0.1)
     second.read(1.0)
     assert (first.read(1.0)["cpu.percent"] or 0.0) > 5.0
+    first.close()
+    second.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kept files are Linux's")
+def test_the_kept_files_and_psutil_tell_the_same() -> None:
+    kept = ProcCounters()
+    before, witness, after = kept.read(), PsutilCounters().read(), kept.read()
+    kept.close()
+    assert len(before.cores) == len(witness.cores)
+    for low, (busy_s, total_s), high in zip(before.cores, witness.cores, after.cores, strict=True):
+        assert low[0] - 0.02 <= busy_s <= high[0] + 0.02
+        assert low[1] - 0.02 <= total_s <= high[1] + 0.02
+    assert before.memory is not None
+    assert witness.memory is not None
+    assert before.memory[0] == witness.memory[0]
+    assert before.memory[1] == pytest.approx(witness.memory[1], rel=0.2)
+    assert before.swap_used_bytes == pytest.approx(witness.swap_used_bytes, abs=64 << 20)
+    for low, real, high in ((before.network, witness.network, after.network), (before.disk, witness.disk, after.disk)):
+        if low is not None and real is not None and high is not None:
+            assert low[0] <= real[0] <= high[0]
+            assert low[1] <= real[1] <= high[1]
+
+
+DISKSTATS = """\
+   7       0 loop0 9 9 99 9 9 9 99 9 0 0 0 0 0 0 0 0 0
+   8       0 sda 10 0 1000 5 20 0 4000 5 0 0 0 0 0 0 0 0 0
+   8       1 sda1 10 0 1000 5 20 0 4000 5 0 0 0 0 0 0 0 0 0
+ 253       0 dm-0 10 0 1000 5 20 0 4000 5 0 0 0 0 0 0 0 0 0
+ 259       0 nvme0n1 1 0 500 5 2 0 600 5 0 0 0 0 0 0 0 0 0
+"""
+NET_DEV = """\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo: 7777 1 0 0 0 0 0 0 7777 1 0 0 0 0 0 0
+  eth0:1000 1 0 0 0 0 0 0 300 1 0 0 0 0 0 0
+veth12: 5555 1 0 0 0 0 0 0 5555 1 0 0 0 0 0 0
+   ib0: 50 1 0 0 0 0 0 0 40 1 0 0 0 0 0 0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kept files are Linux's")
+def test_only_whole_disks_and_real_cards_count(tmp_path: Path) -> None:
+    write(tmp_path / "proc/diskstats", DISKSTATS)
+    write(tmp_path / "proc/net/dev", NET_DEV)
+    write(tmp_path / "proc/stat", "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 100 0 50 800 50 0 0 0 30 0\nintr 1 2 3\n")
+    write(tmp_path / "proc/pressure/io", "some avg10=0.00 avg60=0.00 avg300=0.00 total=120\nfull avg10=0 total=80\n")
+    for name in ("loop0", "sda", "dm-0", "nvme0n1"):
+        (tmp_path / "block" / name).mkdir(parents=True)
+    source = ProcCounters(tmp_path / "proc", tmp_path / "block")
+    counters = source.read()
+    source.close()
+    assert counters.disk == (1500 * 512.0, 4600 * 512.0)
+    assert counters.network == (1050.0, 340.0)
+    assert counters.pressure_us == {"io.some": 120.0, "io.full": 80.0}
+    tick_s = 1.0 / os.sysconf("SC_CLK_TCK")
+    assert counters.cores == [(pytest.approx(150 * tick_s), pytest.approx(1000 * tick_s))]
+    assert (counters.memory, counters.swap_used_bytes) == (None, None)
 
 
 def test_a_system_that_tells_nothing_gives_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,11 +134,12 @@ def test_a_system_that_tells_nothing_gives_none(tmp_path: Path, monkeypatch: pyt
     calls = "cpu_times virtual_memory swap_memory disk_io_counters net_io_counters disk_usage cpu_freq getloadavg"
     for name in [*calls.split(), "sensors_temperatures"]:
         monkeypatch.setattr(psutil, name, refuse, raising=False)
-    monkeypatch.setattr("core.hardware.host._PRESSURE_FOLDER", tmp_path)
-    reader = HostReader(tmp_path)
-    sample: Sample = reader.read(0.0) | reader.read(1.0)
-    limits = {"limit.memory_used_bytes", "limit.memory_total_bytes"}
-    assert {value for key, value in sample.items() if key not in limits} == {None}
+    for source in (PsutilCounters(), ProcCounters(tmp_path / "none")):
+        reader = HostReader(tmp_path, source)
+        sample: Sample = reader.read(0.0) | reader.read(1.0)
+        reader.close()
+        limits = {"limit.memory_used_bytes", "limit.memory_total_bytes"}
+        assert {value for key, value in sample.items() if key not in limits} == {None}
 
 
 def test_processor_temperature_is_the_hottest_known_sensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +149,7 @@ def test_processor_temperature_is_the_hottest_known_sensor(tmp_path: Path, monke
 
     sensors = {"nvme": [Entry(90.0)], "k10temp": [Entry(55.5), Entry(61.0)]}
     monkeypatch.setattr(psutil, "sensors_temperatures", lambda: sensors, raising=False)
-    assert HostReader(tmp_path).read(0.0)["cpu.temperature_c"] == 61.0
+    assert HostReader(tmp_path, PsutilCounters()).read(0.0)["cpu.temperature_c"] == 61.0
 
 
 def write(path: Path, text: str) -> None:

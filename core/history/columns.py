@@ -97,6 +97,17 @@ def columns_of(
     return [Column(key, source, _in_order(parts)) for (source, key), parts in pieces.items() if _has_points(parts)]
 
 
+def merged(columns: Sequence[Column]) -> list[Column]:
+    """Join columns of one name, which several logs may hold, in the order given."""
+    by_name: dict[tuple[str, str], list[Column]] = {}
+    for column in columns:
+        by_name.setdefault((column.source, column.key), []).append(column)
+    return [
+        parts[0] if len(parts) == 1 else Column(key, source, join([part.points for part in parts]))
+        for (source, key), parts in by_name.items()
+    ]
+
+
 def _arrays(group: _Group, voids: list[tuple[int, int | None]]) -> tuple[Ints, Ints, Floats]:
     """Return positions, steps and the table of values of the events that are not void."""
     positions = np.array(group.positions, np.int64)

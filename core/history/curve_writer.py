@@ -24,6 +24,7 @@ from core.runlog.fold import Restart
 
 _curves, _chunks, _axes = schema.curves.c, schema.chunks.c, schema.axes.c
 _select_curves = select(schema.curves).where(_curves.run == bindparam("the_run"))
+_make_curves = insert(schema.curves).returning(*_curves)
 _select_tails = (
     select(_chunks.curve, _chunks.count, _chunks.axis, _axes.step, _axes.ts, _chunks.value)
     .join_from(schema.chunks, schema.axes, _chunks.axis == _axes.digest)
@@ -80,8 +81,11 @@ class CurveWriter:
         """Append the columns' points to their curves, making curves that do not exist yet."""
         if not columns:
             return
-        stored = self._stored_curves(columns)
-        tails = self._tails()
+        stored = self._curve_rows()
+        tails = self._tails() if stored else {}
+        missing = [column for column in columns if (column.source, column.key) not in stored]
+        if missing:
+            stored.update(self._make_curves(missing))
         bundles: dict[tuple[int, int, int, bytes], list[Column]] = {}
         for column in columns:
             row = stored[column.source, column.key]
@@ -94,15 +98,11 @@ class CurveWriter:
             self._append_bundle(members, tails, rows)
         self._write(rows)
 
-    def _stored_curves(self, columns: Iterable[Column]) -> dict[tuple[str, str], Row[Any]]:
-        found = self._curve_rows()
-        missing = [column for column in columns if (column.source, column.key) not in found]
-        if missing:
-            blank = {"run": self._run, "total": 0, "ordered": 1, "last_step": 0, "last_ts": 0.0, "last_value": b""}
-            new = [{**blank, "key": column.key, "source": column.source} for column in missing]
-            self._connection.execute(insert(schema.curves), new)
-            found = self._curve_rows()
-        return found
+    def _make_curves(self, columns: Iterable[Column]) -> dict[tuple[str, str], Row[Any]]:
+        blank = {"run": self._run, "total": 0, "ordered": 1, "last_step": 0, "last_ts": 0.0, "last_value": b""}
+        new = [{**blank, "key": column.key, "source": column.source} for column in columns]
+        made = self._connection.execute(_make_curves, new)
+        return {(row.source, row.key): row for row in made}
 
     def _curve_rows(self) -> dict[tuple[str, str], Row[Any]]:
         rows = self._connection.execute(_select_curves, {"the_run": self._run})

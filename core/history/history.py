@@ -22,7 +22,6 @@ from core.history import exports, queries, schema
 from core.history.columns import Column
 from core.history.curves import Axis, CurveReader, Window
 from core.history.database import Database
-from core.history.extremes import join
 from core.history.ingest import Ingest, columns_of_batch, due_files, stored_offsets
 from core.history.registration import register
 from core.history.rows import fold_from_json, fold_values, require_run, to_json
@@ -334,14 +333,16 @@ class History:
 
 
 def _curves_of(columns: list[Column]) -> dict[str, Curve]:
-    by_key: dict[str, list[Column]] = {}
-    for column in columns:
-        by_key.setdefault(column.key, []).append(column)
-    found: dict[str, Curve] = {}
-    for key, parts in by_key.items():
-        points = join([part.points for part in parts])
-        found[key] = Curve(key=key, step=points.step, ts=points.ts, value=points.value, total=len(points))
-    return found
+    return {
+        column.key: Curve(
+            key=column.key,
+            step=column.points.step,
+            ts=column.points.ts,
+            value=column.points.value,
+            total=len(column.points),
+        )
+        for column in columns
+    }
 
 
 def _truncated_at(restarts: list[Restart]) -> int | None:

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert
 from core.contracts.errors import EnvironmentProblem
 from core.contracts.events import ArtifactEvent, AttemptEvent, CheckpointEvent, ChildEvent, StabilityEvent, TableEvent
 from core.history import schema
-from core.history.columns import METRIC, Column, columns_of
+from core.history.columns import METRIC, Column, columns_of, merged
 from core.history.curve_writer import CurveWriter
 from core.history.curves import unpack_value
 from core.history.rows import final_from_json, final_to_json, fold_from_json, fold_values, require_run, to_json
@@ -34,6 +34,13 @@ _put_metric = _put_metric.on_conflict_do_update(
 )
 _set_run = update(schema.runs).where(schema.runs.c.id == bindparam("the_run"))
 _Put = tuple[Table, dict[str, Any]]
+_NAMED_BY = {
+    schema.artifacts: ("name",),
+    schema.checkpoints: ("path",),
+    schema.tables: ("name",),
+    schema.edges: ("parent", "child"),
+}
+"""What names a row of a list within its run; rows of other lists are all kept."""
 
 
 def stored_offsets(connection: Connection, run: int) -> dict[str, int]:
@@ -86,10 +93,10 @@ class Ingest:
         writer = CurveWriter(self._connection, self._run)
         voided = [writer.void(restart) for restart in self.restarts]
         for file, times in timed:
-            columns = columns_of(file.name, file.events, times, self._fold.restarts)
-            writer.append(columns)
-            self.columns += columns
-            self._write_records(file, times)
+            self.columns += columns_of(file.name, file.events, times, self._fold.restarts)
+        self.columns = merged(self.columns)
+        writer.append(self.columns)
+        self._write_records(timed)
         if files:
             ends = [{"run": self._run, "file": file.name, "offset": file.end} for file in files]
             self._connection.execute(_put_position, ends)
@@ -101,21 +108,28 @@ class Ingest:
         self._fold.damaged_lines += file.damaged_lines
         return times
 
-    def _write_records(self, file: FileBatch, times: Sequence[float]) -> None:
-        for event, ts in zip(file.events, times, strict=True):
-            to_rows = _RECORDS.get(type(event))
-            if to_rows is None:
-                continue
-            self.detail_changed = True
-            for table, values in to_rows(event, ts, self._row.run_id):
-                self._put(table, {"run": self._run, **values})
+    def _write_records(self, timed: Sequence[tuple[FileBatch, list[float]]]) -> None:
+        """Write what lists hold; of several events on one thing, the last in its log counts."""
+        rows: dict[Table, dict[tuple[Any, ...], dict[str, Any]]] = {}
+        for file, times in timed:
+            for event, ts in zip(file.events, times, strict=True):
+                to_rows = _RECORDS.get(type(event))
+                for table, values in to_rows(event, ts, self._row.run_id) if to_rows else ():
+                    names = _NAMED_BY.get(table)
+                    name = tuple(values[part] for part in names) if names else (file.name, event.seq)
+                    rows.setdefault(table, {})[name] = {"run": self._run, **values}
+        for table, by_name in rows.items():
+            self._put(table, list(by_name.values()))
+        self.detail_changed = bool(rows)
 
-    def _put(self, table: Table, values: dict[str, Any]) -> None:
-        if table is schema.checkpoints and values.pop("removed"):
-            gone = (table.c.run == self._run, table.c.path == values["path"])
+    def _put(self, table: Table, rows: list[dict[str, Any]]) -> None:
+        removed = [row["path"] for row in rows if row.pop("removed", False)] if table is schema.checkpoints else []
+        kept = [row for row in rows if row.get("path") not in removed]
+        if removed:
+            gone = (table.c.run == self._run, table.c.path.in_(removed))
             self._connection.execute(delete(table).where(*gone))
-            return
-        self._connection.execute(insert(table).prefix_with("OR REPLACE"), values)
+        if kept:
+            self._connection.execute(insert(table).prefix_with("OR REPLACE"), kept)
 
     def _write_run(self, *, has_voided: bool) -> None:
         values = fold_values(self._fold)

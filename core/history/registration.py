@@ -101,8 +101,8 @@ def register(connection: Connection, run_dir: Path) -> int:
         "deleted": None,
     }
     fold = RunFold(state_message=problem)
-    run = _put(connection, run_dir, values, fold)
-    for table in (schema.specs, schema.params, schema.tags):
+    run, is_new = _put(connection, run_dir, values, fold)
+    for table in () if is_new else (schema.specs, schema.params, schema.tags):
         connection.execute(delete(table).where(table.c.run == run))
     connection.execute(insert(schema.specs), {"run": run, "toml": text})
     leaves = dict(flatten(spec))
@@ -116,13 +116,14 @@ def register(connection: Connection, run_dir: Path) -> int:
     return run
 
 
-def _put(connection: Connection, run_dir: Path, values: dict[str, Any], fold: RunFold) -> int:
+def _put(connection: Connection, run_dir: Path, values: dict[str, Any], fold: RunFold) -> tuple[int, bool]:
+    """Insert or update the row of a run; return its number and whether it is new."""
     known = connection.execute(select(schema.runs.c.id).where(schema.runs.c.run_id == run_dir.name)).scalar()
     if known is not None:
         connection.execute(update(schema.runs).where(schema.runs.c.id == known).values(values))
-        return known
+        return known, False
     new = {**fold_values(fold), **values, "run_id": run_dir.name, "created": created_of(run_dir), "final": "{}"}
     inserted = connection.execute(insert(schema.runs).values(new)).inserted_primary_key
     if inserted is None:
         raise AssertionError("an insert has a key")
-    return int(inserted[0])
+    return int(inserted[0]), True

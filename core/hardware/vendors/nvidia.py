@@ -14,6 +14,7 @@ import msgspec
 
 from core.contracts.telemetry import GpuInfo, GpuProcess, HardwareProblem, Sample
 from core.contracts.units import is_held_back
+from core.hardware.reading import Rates
 from core.hardware.vendors import _nvml
 from core.hardware.vendors._gpm import GpmSampler
 from core.hardware.vendors._nvml import GpuLostError, Nvml
@@ -56,22 +57,11 @@ class _Device:
         self.handle: Any = None
         self.lost_code: int | None = None
         self.keys: tuple[str, ...] = _LOST_KEYS
-        self.counters: dict[str, tuple[float, float]] = {}
+        self.rates = Rates()
         self.slow: Sample = {}
         self.slow_due = 0.0
         self.info: GpuInfo | None = None
         self.gpm: GpmSampler | None = None
-
-    def rate(self, key: str, total: float | None, now: float) -> float | None:
-        """Return a counter's growth per second; None at first and where it fell (it wraps, and a reset clears it)."""
-        if total is None:
-            self.counters.pop(key, None)
-            return None
-        before = self.counters.get(key)
-        self.counters[key] = (total, now)
-        if before is None or now <= before[1] or total < before[0]:
-            return None
-        return (total - before[0]) / (now - before[1])
 
 
 class NvidiaReader:
@@ -182,7 +172,7 @@ class NvidiaReader:
         sample: Sample = {"memory_temperature_c": values.get(_FIELD_MEMORY_TEMPERATURE)}
         for key, field, unit_bytes in _COUNTERS:
             total = values.get(field)
-            sample[key] = device.rate(key, None if total is None else total * unit_bytes, now)
+            sample[key] = device.rates.rate(key, None if total is None else total * unit_bytes, now)
         return sample
 
     def _fields(self, device: _Device, fields: tuple[object, ...]) -> dict[int, float]:

@@ -28,19 +28,28 @@ class Scores:
 
     Attributes:
         loss: Mean cross entropy in nats.
+        smoothed_loss: Likewise with the label smoothing of the training; what was really minimized.
         accuracy: Share of right answers, 0 to 1.
         predicted: Class of each image, int64, in the order of the part.
     """
 
     loss: float
+    smoothed_loss: float
     accuracy: float
     predicted: NDArray[np.int64]
 
 
-def score(model: nn.Module, images: ImageSet, indices: NDArray[np.int64], context: RunContext) -> Scores | None:
+def score(
+    model: nn.Module,
+    images: ImageSet,
+    indices: NDArray[np.int64],
+    context: RunContext,
+    *,
+    label_smoothing: float = 0.0,
+) -> Scores | None:
     """Classify the given images with a model in evaluation mode; None when a stop was asked for meanwhile."""
     device = next(model.parameters()).device
-    total_loss = 0.0
+    total_loss = total_smoothed = 0.0
     predicted = np.empty(len(indices), dtype=np.int64)
     with torch.inference_mode():
         for start in range(0, len(indices), _EVALUATION_BATCH):
@@ -50,9 +59,16 @@ def score(model: nn.Module, images: ImageSet, indices: NDArray[np.int64], contex
             logits = model(torch.from_numpy(as_input(images.pixels[chosen])).to(device)).float()
             target = torch.from_numpy(images.labels[chosen]).to(device)
             total_loss += float(functional.cross_entropy(logits, target, reduction="sum"))
+            smoothed = functional.cross_entropy(logits, target, reduction="sum", label_smoothing=label_smoothing)
+            total_smoothed += float(smoothed)
             predicted[start : start + len(chosen)] = logits.argmax(1).cpu().numpy()
     accuracy = float((predicted == images.labels[indices]).mean())
-    return Scores(loss=total_loss / len(indices), accuracy=accuracy, predicted=predicted)
+    return Scores(
+        loss=total_loss / len(indices),
+        smoothed_loss=total_smoothed / len(indices),
+        accuracy=accuracy,
+        predicted=predicted,
+    )
 
 
 class ImageLearning:
@@ -89,9 +105,10 @@ class ImageLearning:
         return len(batch[1])
 
     def evaluate(self, model: nn.Module) -> Evaluation | None:
-        """Score the validation part; the best is the most accurate, then the one with the lowest loss."""
-        found = score(model, self._images, self._validation, self._context)
+        """Score the validation part; the best is the most accurate, then the one with the lowest smoothed loss."""
+        smoothing = self._label_smoothing
+        found = score(model, self._images, self._validation, self._context, label_smoothing=smoothing)
         if found is None:
             return None
         values = {"val/loss": found.loss, "val/accuracy": found.accuracy}
-        return Evaluation(values=values, score=(found.accuracy, -found.loss))
+        return Evaluation(values=values, score=(found.accuracy, -found.smoothed_loss))

@@ -158,6 +158,16 @@ class RecordingContext:
     def should_stop(self) -> bool:
         return self.stop_when()
 
+    def next_attempt(self) -> RecordingContext:
+        """Return a fresh recorder of the same run: what a resume gets, with the checkpoints that are on the disk."""
+        following = RecordingContext(self._home, self._run_id, self._attempt + 1)
+        following.checkpoints = list(self.checkpoints)
+        return following
+
+    def stop_after(self, step: int, key: str = "train/loss") -> None:
+        """Ask the task to stop once it has reported ``key`` for ``step``."""
+        self.stop_when = lambda: any(done >= step for done, _ in self.curve(key))
+
     def curve(self, key: str) -> list[tuple[int, float]]:
         """Return the points of one metric."""
         return [(step, values[key]) for step, values in self.metrics if key in values]

@@ -20,7 +20,6 @@ from core.runlog import emit, layout
 
 Launcher = Literal["python", "torchrun", "accelerate"]
 EMITTER_MODULE = "pilothouse_emit.py"
-EMITTER_NODE = "script"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +114,12 @@ def write_emitter(folder: Path) -> Path:
     return folder
 
 
-def script_environment(run_dir: Path, emitter_folder: Path) -> dict[str, str]:
+def threads_per_process(asked: int, processes: int) -> int:
+    """Return how many CPU threads each process gets: as asked, or its share of the cores when 0 was asked."""
+    return asked or max(1, (os.cpu_count() or 1) // processes)
+
+
+def script_environment(run_dir: Path, emitter_folder: Path, threads: int) -> dict[str, str]:
     """Return the variables every script gets: its import path without our packages, unbuffered output, the emitter."""
     ours = {Path(folder).resolve().parent for folder in core.__path__}
     inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
@@ -123,9 +127,9 @@ def script_environment(run_dir: Path, emitter_folder: Path) -> dict[str, str]:
     return {
         "PYTHONPATH": os.pathsep.join([str(emitter_folder), *kept]),
         "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(threads),
         "PYTHONSAFEPATH": "",
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
         layout.EVENTS_VARIABLE: str(run_dir),
-        "PILOTHOUSE_NODE": EMITTER_NODE,
     }

@@ -18,6 +18,7 @@ from core.train.script.points import Point
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _BREAKS = re.compile(r"[\r\n]+")
+_DICTIONARY = re.compile(r"\{['\"].*\}\s*$")
 _BAR = re.compile(r"\|\s*(\d+)/(\d+) \[")
 _LONGEST_LINE = 1 << 16
 _STEP_KEYS = ("step", "global_step")
@@ -101,8 +102,8 @@ class TrainerSource:
         text = _ESCAPES.sub("", segment)
         if self._see_bar(text):
             yield from self._release()
-            return
-        numbers = parse_log_line(text)
+        printed = _DICTIONARY.search(text)
+        numbers = None if printed is None else parse_log_line(printed[0])
         if numbers is not None:
             yield from self._release()
             self._waiting = numbers

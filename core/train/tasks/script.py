@@ -26,6 +26,7 @@ from core.train.script.command import (
     find_interpreter,
     launch_argv,
     script_environment,
+    threads_per_process,
     write_emitter,
 )
 from core.train.script.diagnosis import explain_failure, read_tail
@@ -158,10 +159,12 @@ def _command(spec: ScriptTrainingSpec, context: RunContext) -> ScriptCommand:
         raise EnvironmentProblem(f"There is no program {spec.interpreter}.", "Choose the python of an environment.")
     before, env, note = launch_argv(interpreter, spec.launcher, spec.processes, spec.device)
     script = str(Path(spec.script).expanduser().absolute())
+    emitter = write_emitter(context.scratch_dir / "emit")
+    threads = threads_per_process(spec.launch.threads, spec.processes)
     return ScriptCommand(
         argv=(*before, script, *(_fill(arg, context) for arg in spec.args)),
         cwd=_working_folder(spec),
-        env={**script_environment(context.run_dir, write_emitter(context.scratch_dir / "emit")), **env},
+        env={**script_environment(context.run_dir, emitter, threads), **env},
         note=note,
     )
 
@@ -232,7 +235,7 @@ def _follow(
     while process.poll() is None:
         watch.poll()
         if deadline is None and context.should_stop():
-            context.progress(0.0, "Stopping the script")
+            context.log("The script is asked to stop.")
             process.terminate()
             deadline = time.monotonic() + spec.launch.stop_grace_s
         if deadline is not None and time.monotonic() > deadline:

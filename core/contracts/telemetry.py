@@ -110,7 +110,8 @@ class GpuInfo(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         index: Its number in telemetry names (``gpu.<index>....``) over all vendors.
         vendor: Name of the vendor's file, such as ``nvidia``.
-        vendor_index: Its number as its own driver counts, such as for ``CUDA_VISIBLE_DEVICES``.
+        vendor_index: Its number in the order of its own driver's tools (``nvidia-smi``). CUDA may count otherwise: choose
+            devices by ``uuid`` in ``CUDA_VISIBLE_DEVICES``.
         uuid: The driver's name for it that survives a restart.
         pci_bus_id: ``domain:bus:device.function``.
         driver: Version of the kernel driver.
@@ -147,10 +148,10 @@ class GpuProcess(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         gpu_index: ``GpuInfo.index``.
-        pid: As the driver sees it: inside a container it may be a number of the host.
+        pid: As the driver sees it: inside a container, an old driver gives the host's number.
         use: ``compute`` or ``graphics``.
         memory_bytes: What it holds; None where the driver does not tell.
-        name: Program; empty where the process cannot be seen (so is ``user``).
+        name: Program; empty where the process cannot be seen for sure (so is ``user``).
         user: Who runs it.
     """
 

@@ -50,10 +50,12 @@ def _of(key: str, title: str, unit: str, group: str) -> Reading:
     return Reading(key=key, title=title, unit=unit, group=group)
 
 
-def _pressure(resource: str, title: str) -> tuple[Reading, ...]:
-    some = _percent(f"pressure.{resource}_percent", f"Some task waited for {title}", "Pressure")
-    full = _percent(f"pressure.{resource}_full_percent", f"All tasks waited for {title}", "Pressure")
-    return (some, full)
+def _some_waited(resource: str, title: str) -> Reading:
+    return _percent(f"pressure.{resource}_percent", f"Some task waited for {title}", "Pressure")
+
+
+def _all_waited(resource: str, title: str) -> Reading:
+    return _percent(f"pressure.{resource}_full_percent", f"All tasks waited for {title}", "Pressure")
 
 
 READINGS: tuple[Reading, ...] = (
@@ -73,9 +75,11 @@ READINGS: tuple[Reading, ...] = (
     _bytes("disk.free_bytes", "Free space for runs", "Disk space"),
     _rate("net.rx_bytes_per_s", "Network received", "Network"),
     _rate("net.tx_bytes_per_s", "Network sent", "Network"),
-    *_pressure("cpu", "a core"),
-    *_pressure("memory", "memory"),
-    *_pressure("io", "the disk"),
+    _some_waited("cpu", "a core"),
+    _some_waited("memory", "memory"),
+    _all_waited("memory", "memory"),
+    _some_waited("io", "the disk"),
+    _all_waited("io", "the disk"),
     _percent("run.cpu_percent", "Run: processor (100 % is one core)", "Run processor", None),
     _bytes("run.rss_bytes", "Run: memory", "Run memory"),
     _of("run.processes", "Run: processes", "", "Run processes"),

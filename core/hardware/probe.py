@@ -25,6 +25,10 @@ _SYSTEM_FILESYSTEMS = frozenset(
     {"squashfs", "iso9660", "devtmpfs", "proc", "sysfs", "cgroup", "cgroup2", "tmpfs", "overlay"}
 )
 
+_DEVICE_FILES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/", "/dev/dxg")
+_HOST_PID_NAMESPACE = 0xEFFFFFFC
+"""Number that Linux gives the host's own space of pids; a container with pids of its own has another."""
+
 
 def probe(readers: tuple[GpuReader, ...] | None = None) -> HardwareReport:
     """Describe this host. Never raises; what cannot be read is empty or None. Thread: any.
@@ -67,11 +71,22 @@ def _gpus(
 
 
 def _named(holder: GpuProcess) -> GpuProcess:
-    """Add program and user; a process of another container or user may not be visible and stays unnamed."""
+    """Add program and user, unless the pid may belong to another process (an old driver inside a container)."""
     process = attempt(lambda: psutil.Process(holder.pid))
-    if process is None:
+    if process is None or not _surely_holds_gpu(holder.pid):
         return holder
     return msgspec.structs.replace(holder, name=attempt(process.name) or "", user=attempt(process.username) or "")
+
+
+def _surely_holds_gpu(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Tell whether a process has a GPU's device file open; where that may not be looked at, trust the host's own pids."""
+    if sys.platform != "linux":
+        return True
+    try:
+        targets = [str(link.readlink()) for link in (proc / str(pid) / "fd").iterdir()]
+    except OSError:
+        return attempt(lambda: (proc / "self" / "ns" / "pid").stat().st_ino) == _HOST_PID_NAMESPACE
+    return any(target.startswith(_DEVICE_FILES) for target in targets)
 
 
 def _system() -> str:

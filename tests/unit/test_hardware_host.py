@@ -18,7 +18,7 @@ from core.contracts.units import READINGS, reading_of, throttle_names
 from core.hardware.counters import ProcCounters, PsutilCounters
 from core.hardware.host import HostReader
 from core.hardware.limits import control_group
-from core.hardware.probe import probe
+from core.hardware.probe import _surely_holds_gpu, probe
 from core.hardware.reading import Rates
 from core.hardware.sampler import HostSampler
 from core.hardware.vendors import open_readers
@@ -203,6 +203,14 @@ def test_report_tells_this_machine_and_survives_json() -> None:
     assert report.memory.total_bytes == psutil.virtual_memory().total
     assert any(disk.mount == Path.cwd().anchor and disk.total_bytes > 0 for disk in report.disks)
     assert msgspec.json.decode(msgspec.json.encode(report), type=HardwareReport) == report
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are listed in /proc")
+def test_a_holder_is_named_only_if_it_has_a_gpus_device_open(tmp_path: Path) -> None:
+    for pid, target in (("7", "/dev/nvidia0"), ("8", "/dev/null"), ("9", "/dev/kfd")):
+        (tmp_path / pid / "fd").mkdir(parents=True)
+        (tmp_path / pid / "fd" / "3").symlink_to(target)
+    assert [_surely_holds_gpu(pid, tmp_path) for pid in (7, 8, 9, 10)] == [True, False, True, False]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="flags are listed in /proc/cpuinfo")

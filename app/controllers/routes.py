@@ -27,6 +27,7 @@ class Route:
     Attributes:
         page: Key of the page, one of the constants of this module.
         run_id: Run to open (``run``), or to clone (``train``).
+        group: Group of kinds (``train``, ``compress``, ``benchmark``) that the wizard offers first.
         kind: Kind of run to prefill the wizard with.
         values: Form values to prefill the wizard with.
         toml: A spec to prefill the wizard with.
@@ -35,6 +36,7 @@ class Route:
 
     page: str
     run_id: RunId | None = None
+    group: str | None = None
     kind: str | None = None
     values: dict[str, FormValue] | None = None
     toml: str | None = None

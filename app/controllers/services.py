@@ -21,7 +21,8 @@ from core.contracts.settings import Settings
 from core.contracts.states import RunState
 
 if TYPE_CHECKING:
-    from core.workspace.workspace import Follower, Workspace
+    from core.workspace.follower import Follower
+    from core.workspace.workspace import Workspace
 
 
 class Services(QObject):
@@ -84,6 +85,8 @@ class Services(QObject):
 
     def note_runs_changed(self) -> None:
         """Say that runs were launched, stopped, deleted or restored, so that every list is read anew."""
+        if self._follower is not None:
+            self._follower.poke()
         self.runs_changed.emit()
 
     def live_count(self) -> int:
@@ -103,6 +106,8 @@ class Services(QObject):
         if self._follower is not None:
             self._follower.close()
             self._follower = None
+        if self._workspace is not None:
+            self._workspace.close()
 
     def _open(self) -> Workspace:
         from core.workspace.workspace import Workspace

@@ -77,13 +77,13 @@ class HomePage(Page):
             button = QPushButton(words)
             button.setIcon(icon(icon_name))
             button.setObjectName(f"home_{kind}")
-            button.clicked.connect(lambda _checked=False, wanted=kind: self._router.go(Route(page=TRAIN, text=wanted)))
+            button.clicked.connect(lambda _checked=False, wanted=kind: self._router.go(Route(page=TRAIN, group=wanted)))
             self.add_action(button)
         new = QPushButton("New training")
         new.setIcon(icon("plus", "on_accent"))
         new.setObjectName("home_new_training")
         set_role(new, "primary")
-        new.clicked.connect(lambda: self._router.go(Route(page=TRAIN, text="train")))
+        new.clicked.connect(lambda: self._router.go(Route(page=TRAIN, group="train")))
         self.add_action(new)
 
     def _build_body(self) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, QSize, Signal
+from PySide6.QtCore import QSize, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
 
 from app.viewmodels.host_readings import gpu_numbers, memory_use, rate_text
 from app.viewmodels.reading_history import ReadingHistory, TelemetrySample
 from app.viewmodels.wording import size_text
 from app.views.icons import icon_pixmap
-from app.views.theme import SPACE, set_kind, set_role, set_surface
+from app.views.theme import SPACE, set_kind, set_role, set_surface, theme_host
 from app.views.widgets.meter import FillBar
 from app.views.widgets.sparkline import Sparkline
 
@@ -36,6 +36,7 @@ class _Field(QWidget):
         if gauge is not None:
             row.addWidget(gauge)
         row.addWidget(self._value)
+        theme_host().changed.connect(self._draw)
         self._draw()
 
     def set_value(self, text: str) -> None:
@@ -44,11 +45,6 @@ class _Field(QWidget):
 
     def _draw(self) -> None:
         self._picture.setPixmap(icon_pixmap(self._icon_name, 16, "text_faint", self.devicePixelRatioF()))
-
-    def changeEvent(self, event: QEvent) -> None:
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.PaletteChange:
-            self._draw()
 
 
 class StatusBar(QWidget):

@@ -79,6 +79,7 @@ QToolButton:pressed {{ background: {t.pressed}; }}
 QToolButton:checked {{ background: {t.accent_soft}; color: {t.accent}; }}
 QToolButton:focus {{ border-color: {t.accent}; }}
 QToolButton::menu-indicator {{ image: none; }}
+QPushButton[segment="true"]:checked {{ background: {t.accent_soft}; color: {t.accent}; border-color: {t.accent}; }}
 QPushButton[rail="true"] {{
   background: transparent; border: 1px solid transparent; color: {t.text_muted}; text-align: left; padding: 0 10px; min-height: 34px; }}
 QPushButton[rail="true"]:hover {{ background: {t.hover}; color: {t.text}; }}

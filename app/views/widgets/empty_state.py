@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, Qt, Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from app.views.icons import icon_pixmap
-from app.views.theme import SPACE, set_kind, set_role
+from app.views.theme import SPACE, set_kind, set_role, theme_host
 
 
 class EmptyState(QWidget):
@@ -48,6 +48,7 @@ class EmptyState(QWidget):
         layout.addWidget(self._sentence, 0, Qt.AlignmentFlag.AlignHCenter)
         layout.addSpacing(SPACE.s)
         layout.addWidget(self.button, 0, Qt.AlignmentFlag.AlignHCenter)
+        theme_host().changed.connect(self._draw)
         self.set_content(icon_name, heading, sentence, button)
 
     def set_content(self, icon_name: str, heading: str, sentence: str, button: str = "") -> None:
@@ -61,9 +62,3 @@ class EmptyState(QWidget):
 
     def _draw(self) -> None:
         self._picture.setPixmap(icon_pixmap(self._icon_name, 44, "text_faint", self.devicePixelRatioF()))
-
-    def changeEvent(self, event: QEvent) -> None:
-        """Redraw the picture when the theme changes."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.PaletteChange:
-            self._draw()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, QSize, Qt, Signal
+from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from app.views.icons import icon, icon_pixmap
-from app.views.theme import SPACE, set_kind, set_role
+from app.views.theme import SPACE, set_kind, set_role, theme_host
 from app.views.widgets.card import Card
 
 _STEPS = (
@@ -54,6 +54,7 @@ class QuickStartHero(Card):
         set_role(self.button, "primary")
         self.button.clicked.connect(self.start_wanted)
         self.body.addWidget(self.button, 0, Qt.AlignmentFlag.AlignLeft)
+        theme_host().changed.connect(self._draw)
         self._draw()
 
     def _step(self, icon_name: str, verb: str, rest: str) -> QHBoxLayout:
@@ -77,9 +78,3 @@ class QuickStartHero(Card):
     def _draw(self) -> None:
         for label, icon_name in self._pictures:
             label.setPixmap(icon_pixmap(icon_name, 26, "accent", self.devicePixelRatioF()))
-
-    def changeEvent(self, event: QEvent) -> None:
-        """Redraw the pictures when the theme changes."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.PaletteChange:
-            self._draw()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from core.contracts.errors import PilothouseError
 from core.contracts.ids import RunId
@@ -33,7 +34,7 @@ class Follower:
         self._synchronizer = synchronizer
         self._history = history
         self._on_update = on_update
-        self._watched: set[RunId] = set()
+        self._cursors: dict[RunId, dict[str, int]] = {}
         self._open: set[RunId] = set()
         self._wake = threading.Event()
         self._closing = False
@@ -41,13 +42,16 @@ class Follower:
         self._thread.start()
 
     def watch(self, run_id: RunId) -> None:
-        """Hand out the points of this run from now on. Load what is stored after this call, not before."""
-        self._watched = {*self._watched, run_id}
+        """Hand out every point of this run from now on. Load what is stored after this call, not before.
+
+        A point may then come both stored and live; it is the same point, known by its step.
+        """
+        self._cursors = {**self._cursors, run_id: self._history.offsets(run_id)}
         self._wake.set()
 
     def unwatch(self, run_id: RunId) -> None:
         """Hand out summaries only for this run."""
-        self._watched = self._watched - {run_id}
+        self._cursors = {watched: cursor for watched, cursor in self._cursors.items() if watched != run_id}
 
     def poke(self) -> None:
         """Look at once, after something was launched or resumed."""
@@ -75,27 +79,22 @@ class Follower:
         except (PilothouseError, OSError) as error:
             _log.warning("The history could not be read: %s", error)
             return
-        for run_id in now_open | self._open:
+        for run_id in sorted(now_open | self._open):
             if self._closing:
                 return
-            self._follow(run_id, ended_elsewhere=run_id not in now_open)
+            self._follow(run_id, changed_elsewhere=(run_id in now_open) != (run_id in self._open))
         self._open = now_open
 
-    def _follow(self, run_id: RunId, *, ended_elsewhere: bool) -> None:
+    def _follow(self, run_id: RunId, *, changed_elsewhere: bool) -> None:
+        """Hand out what one run brought; one that opened or ended since the last look is always told of."""
+        cursor = self._cursors.get(run_id)
         try:
-            update = self._synchronizer.update(run_id)
-            if update is None and (ended_elsewhere or run_id not in self._open):
+            update = self._synchronizer.update(run_id, cursor)
+            if update is None and changed_elsewhere:
                 update = RunUpdate(summary=self._history.summary(run_id), detail_changed=True)
         except (PilothouseError, OSError) as error:
             _log.warning("The run %s could not be followed: %s", run_id, error)
             return
         if update is None:
             return
-        if run_id not in self._watched and update.points:
-            update = RunUpdate(
-                summary=update.summary,
-                truncated_at=update.truncated_at,
-                detail_changed=update.detail_changed,
-                log_size_bytes=update.log_size_bytes,
-            )
-        self._on_update(update)
+        self._on_update(update if cursor is not None else replace(update, points={}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from dataclasses import replace
 
 from core.contracts.ids import RunId, is_run_id
 from core.contracts.runs import RunUpdate
@@ -24,46 +24,43 @@ class Synchronizer:
         self._history = history
         self._launcher = launcher
 
-    def discover(self) -> list[RunId]:
-        """Add run directories that the index does not know (copied in, or after a rebuild); return their ids."""
+    def discover(self) -> None:
+        """Index run directories that the index does not know: copied in, launched elsewhere, or after a loss of it."""
         known = self._history.run_ids()
-        found: list[RunId] = []
-        for entry in sorted(self._home.runs_dir.iterdir()):
-            if is_run_id(entry.name) and entry.name not in known and RunLayout(entry).spec.exists():
-                self._history.add(entry)
-                found.append(RunId(entry.name))
-        return found
+        new = [entry for entry in sorted(self._home.runs_dir.iterdir()) if entry.name not in known]
+        found = [entry for entry in new if is_run_id(entry.name) and RunLayout(entry).spec.exists()]
+        for run_dir, reason in self._history.index(found):
+            _log.warning("The run directory %s is left out of the history: %s", run_dir, reason)
+        self._history.mark_indexed()
 
-    def update(self, run_id: RunId) -> RunUpdate | None:
+    def update(self, run_id: RunId, cursor: dict[str, int] | None = None) -> RunUpdate | None:
         """Take in one batch of what a run wrote, then judge where it stands; None when nothing changed.
 
-        Reads a few megabytes at most, so that no caller is held long; ``more`` in a busy run shows at the next call.
+        Reads a few megabytes at most, so that no caller is held long; the rest of a busy run comes with the next call.
+
+        Args:
+            run_id: The run.
+            cursor: A reader's own offsets, moved on: it is handed every event once, also those that another process
+                took in before. None reads on from where the index stands.
         """
         run_dir = self._home.run_dir(run_id)
         if not run_dir.is_dir():
-            return self._vanished(run_id)
-        batch = read_batch(run_dir, self._history.offsets(run_id))
+            self._vanished(run_id)
+            return None
+        offsets = self._history.offsets(run_id) if cursor is None else cursor
+        batch = read_batch(run_dir, offsets)
         update = None if batch.is_empty else self._history.ingest(run_dir, batch)
-        if batch.more:
+        if cursor is not None:
+            cursor.update((file.name, file.end) for file in batch.files)
+        if batch.more or not self._judge(run_id):
             return update
-        return self._judge(run_id, run_dir) or update if update is None else self._merge(update, run_id, run_dir)
+        summary = self._history.summary(run_id)
+        return RunUpdate(summary=summary, detail_changed=True) if update is None else replace(update, summary=summary)
 
-    def _merge(self, update: RunUpdate, run_id: RunId, run_dir: Path) -> RunUpdate:
-        judged = self._judge(run_id, run_dir)
-        if judged is None:
-            return update
-        return RunUpdate(
-            summary=judged.summary,
-            points=update.points,
-            truncated_at=update.truncated_at,
-            detail_changed=True,
-            log_size_bytes=update.log_size_bytes,
-        )
-
-    def _judge(self, run_id: RunId, run_dir: Path) -> RunUpdate | None:
-        del run_dir
+    def _judge(self, run_id: RunId) -> bool:
+        """Apply what the run directory says of the run's end or silence; tell whether that changed anything."""
         standing = self._launcher.standing(run_id)
-        return self._history.conclude(
+        changed = self._history.conclude(
             run_id,
             state=standing.state,
             message=standing.message,
@@ -71,34 +68,29 @@ class Synchronizer:
             ended=standing.ended,
             silent_since=standing.silent_since,
         )
+        return changed is not None
 
-    def _vanished(self, run_id: RunId) -> RunUpdate | None:
+    def _vanished(self, run_id: RunId) -> None:
         _log.warning("The directory of run %s is gone; it is taken off the index.", run_id)
-        self._history.delete(run_id)
-        return None
+        self._history.purge([run_id])
 
     def drain(self, run_id: RunId) -> None:
-        """Take in everything a run has written so far."""
-        while True:
-            batch = read_batch(self._home.run_dir(run_id), self._history.offsets(run_id))
-            if batch.is_empty:
-                break
+        """Take in everything a run has written so far, and judge where it stands."""
+        if not self._home.run_dir(run_id).is_dir():
+            self._vanished(run_id)
+            return
+        while not (batch := read_batch(self._home.run_dir(run_id), self._history.offsets(run_id))).is_empty:
             self._history.ingest(self._home.run_dir(run_id), batch)
-        self._judge(run_id, self._home.run_dir(run_id))
+        self._judge(run_id)
 
     def all(self) -> None:
         """Bring the whole index up to date: discover, then drain every open run."""
         self.discover()
         for run_id in self._history.open_run_ids():
-            if self._home.run_dir(run_id).is_dir():
-                self.drain(run_id)
-            else:
-                self._vanished(run_id)
+            self.drain(run_id)
 
     def rebuild(self) -> int:
         """Empty the index and read every run directory again; return the number of runs."""
         self._history.clear()
-        found = self.discover()
-        for run_id in found:
-            self.drain(run_id)
-        return len(found)
+        self.all()
+        return len(self._history.run_ids())

@@ -280,7 +280,7 @@ from core.hardware.vendors import _nvml
 from core.hardware.vendors.nvidia import NvidiaReader
 reader = NvidiaReader()
 out = [reader.read(frozenset(), 1.0), reader.describe(0), reader.processes(0), reader.problems]
-_nvml.count_cards = lambda vendor: 2
+_nvml.cards = lambda vendor: [1, 2]
 reader = NvidiaReader()
 emit([*out, reader.problems])
 """

@@ -22,7 +22,7 @@ from core.hardware.probe import _surely_holds_gpu, probe
 from core.hardware.reading import Rates
 from core.hardware.sampler import HostSampler
 from core.hardware.vendors import open_readers
-from core.hardware.vendors._pci import count_cards
+from core.hardware.vendors._sysfs import cards
 
 
 def burn(seconds: float) -> None:
@@ -244,14 +244,14 @@ def test_a_vendors_file_that_does_not_load_is_one_problem(monkeypatch: pytest.Mo
     assert HostSampler(readers=readers).sample()["memory.total_bytes"]
 
 
-def test_cards_on_the_bus_are_counted_by_vendor_and_class(tmp_path: Path) -> None:
+def test_cards_on_the_bus_are_found_by_vendor_and_class(tmp_path: Path) -> None:
     for slot, vendor, kind in (("a", "0x10de", "0x030200"), ("b", "0x10de", "0x040300"), ("c", "0x1002", "0x030000")):
         write(tmp_path / slot / "vendor", f"{vendor}\n")
         write(tmp_path / slot / "class", f"{kind}\n")
     write(tmp_path / "d" / "vendor", "0x10de\n")
-    assert count_cards("0x10de", tmp_path) == 1
-    assert count_cards("0x1002", tmp_path) == 1
-    assert count_cards("0x10de", tmp_path / "none") == 0
+    assert cards("0x10de", tmp_path) == [tmp_path / "a"]
+    assert cards("0x1002", tmp_path) == [tmp_path / "c"]
+    assert cards("0x10de", tmp_path / "none") == []
 
 
 def test_catalogue_has_each_key_once_and_names_things_by_number() -> None:

@@ -8,13 +8,12 @@ Which numbers to ask for is left to ``nvidia.py``.
 from __future__ import annotations
 
 import importlib
-import sys
 import time
 from typing import Any
 
 from core.contracts.notices import Severity
 from core.contracts.telemetry import HardwareProblem
-from core.hardware.vendors._pci import count_cards
+from core.hardware.vendors._sysfs import cards
 
 PART = "nvidia"
 UNSUPPORTED_PERIOD_S = 60.0
@@ -204,15 +203,15 @@ class GpuLostError(Exception):
 
 
 def _library_problem() -> HardwareProblem:
-    cards = count_cards("0x10de") if sys.platform == "linux" else 0
-    if not cards:
+    count = len(cards("0x10de"))
+    if not count:
         return HardwareProblem(
             part=PART,
             severity=Severity.INFO,
             message="No NVIDIA driver is installed, so NVIDIA GPUs are not shown.",
             hint="If this machine has one, install its driver.",
         )
-    what = "An NVIDIA card is" if cards == 1 else f"{cards} NVIDIA cards are"
+    what = "An NVIDIA card is" if count == 1 else f"{count} NVIDIA cards are"
     return HardwareProblem(
         part=PART,
         severity=Severity.ERROR,

@@ -12,12 +12,18 @@ from pathlib import Path
 from core.contracts.notices import Severity
 from core.contracts.telemetry import GpuInfo, GpuProcess, HardwareProblem, Sample
 from core.hardware.limits import read_text
-from core.hardware.vendors._pci import count_cards
+from core.hardware.vendors._sysfs import (
+    cards,
+    is_asleep,
+    link_generation,
+    link_width,
+    number,
+    sensors,
+    temperature_files,
+)
 
 VENDOR = "amd"
 _PCI_VENDOR = "0x1002"
-_SPEED = re.compile(r"([\d.]+) GT/s")
-_GENERATION_BY_GT_PER_S = {2.5: 1, 5.0: 2, 8.0: 3, 16.0: 4, 32.0: 5, 64.0: 6}
 _ERRORS = re.compile(r"(ue|ce): (\d+)")
 _KEYS = (
     "utilization_percent",
@@ -37,25 +43,15 @@ _KEYS = (
 )
 
 
-def _number(path: Path, scale: float = 1.0) -> float | None:
-    try:
-        return float(read_text(path)) * scale
-    except ValueError:
-        return None
-
-
 class _Card:
     """One GPU: its folder on the bus, its sensors, and its number in the compute driver."""
 
     def __init__(self, folder: Path, kfd: Path) -> None:
         self.folder = folder
         self.kfd = kfd
-        self.hwmon = next(iter(sorted(folder.glob("hwmon/hwmon*"))), folder / "hwmon")
+        self.hwmon = sensors(folder)
         self.node = self._node()
-        self._labels = {
-            read_text(label).strip(): label.with_name(label.name.replace("label", "input"))
-            for label in self.hwmon.glob("temp*_label")
-        }
+        self._temperatures = temperature_files(self.hwmon)
 
     def _node(self) -> dict[str, str]:
         """Return the properties of the compute driver's node at this place of the bus; empty without one."""
@@ -68,51 +64,46 @@ class _Card:
                 return fields | {"gpu_id": read_text(properties.with_name("gpu_id")).strip()}
         return {}
 
-    @property
-    def is_asleep(self) -> bool:
-        """True while the system has switched it off; reading its sensors would wake it."""
-        return read_text(self.folder / "power" / "runtime_status").strip() == "suspended"
-
     def sample(self) -> Sample:
         """Return what it reads."""
-        if self.is_asleep:
+        if is_asleep(self.folder):
             return dict.fromkeys(_KEYS)
-        power = _number(self.hwmon / "power1_average", 1e-6)
-        fan, fan_limit = _number(self.hwmon / "pwm1"), _number(self.hwmon / "pwm1_max") or 255.0
+        power = number(self.hwmon / "power1_average", 1e-6)
+        fan, fan_limit = number(self.hwmon / "pwm1"), number(self.hwmon / "pwm1_max") or 255.0
         errors = dict(_ERRORS.findall(read_text(self.folder / "ras" / "umc_err_count")))
         held = self.held_bytes()
         return {
-            "utilization_percent": _number(self.folder / "gpu_busy_percent"),
-            "memory_utilization_percent": _number(self.folder / "mem_busy_percent"),
-            "memory_used_bytes": _number(self.folder / "mem_info_vram_used"),
-            "memory_total_bytes": _number(self.folder / "mem_info_vram_total"),
-            "power_w": _number(self.hwmon / "power1_input", 1e-6) if power is None else power,
-            "power_limit_w": _number(self.hwmon / "power1_cap", 1e-6),
+            "utilization_percent": number(self.folder / "gpu_busy_percent"),
+            "memory_utilization_percent": number(self.folder / "mem_busy_percent"),
+            "memory_used_bytes": number(self.folder / "mem_info_vram_used"),
+            "memory_total_bytes": number(self.folder / "mem_info_vram_total"),
+            "power_w": number(self.hwmon / "power1_input", 1e-6) if power is None else power,
+            "power_limit_w": number(self.hwmon / "power1_cap", 1e-6),
             "temperature_c": self._temperature("edge") or self._temperature("junction"),
             "memory_temperature_c": self._temperature("mem"),
             "fan_percent": None if fan is None else fan / fan_limit * 100.0,
-            "sm_clock_hz": _number(self.hwmon / "freq1_input"),
-            "memory_clock_hz": _number(self.hwmon / "freq2_input"),
+            "sm_clock_hz": number(self.hwmon / "freq1_input"),
+            "memory_clock_hz": number(self.hwmon / "freq2_input"),
             "ecc_corrected_volatile": float(errors["ce"]) if "ce" in errors else None,
             "ecc_uncorrected_volatile": float(errors["ue"]) if "ue" in errors else None,
             "processes": None if held is None else float(len(held)),
         }
 
     def _temperature(self, label: str) -> float | None:
-        file = self._labels.get(label)
-        return None if file is None else _number(file, 1e-3)
+        file = self._temperatures.get(label)
+        return None if file is None else number(file, 1e-3)
 
     def held_bytes(self) -> dict[int, float] | None:
         """Return the memory that each process holds, by pid; None where the compute driver is not loaded."""
         if not self.node:
             return None
         files = self.kfd.glob(f"proc/*/vram_{self.node['gpu_id']}")
-        held = {int(file.parent.name): _number(file) for file in files if file.parent.name.isdigit()}
+        held = {int(file.parent.name): number(file) for file in files if file.parent.name.isdigit()}
         return {pid: amount for pid, amount in held.items() if amount is not None}
 
     def info(self, index: int, vendor_index: int, driver: str, runtime: str) -> GpuInfo:
         """Return what it is."""
-        total = None if self.is_asleep else _number(self.folder / "mem_info_vram_total")
+        total = None if is_asleep(self.folder) else number(self.folder / "mem_info_vram_total")
         device = read_text(self.folder / "device").strip()
         return GpuInfo(
             index=index,
@@ -125,28 +116,18 @@ class _Card:
             runtime=runtime,
             memory_total_bytes=None if total is None else int(total),
             compute_capability=_architecture(self.node.get("gfx_target_version", "0")),
-            power_limit_w=None if self.is_asleep else _number(self.hwmon / "power1_cap", 1e-6),
-            pcie_generation=self._generation("current_link_speed"),
-            pcie_width=self._width("current_link_width"),
-            max_pcie_generation=self._generation("max_link_speed"),
-            max_pcie_width=self._width("max_link_width"),
+            power_limit_w=None if is_asleep(self.folder) else number(self.hwmon / "power1_cap", 1e-6),
+            pcie_generation=link_generation(self.folder, "current_link_speed"),
+            pcie_width=link_width(self.folder, "current_link_width"),
+            max_pcie_generation=link_generation(self.folder, "max_link_speed"),
+            max_pcie_width=link_width(self.folder, "max_link_width"),
         )
-
-    def _generation(self, name: str) -> int | None:
-        speed = _SPEED.match(read_text(self.folder / name))
-        return _GENERATION_BY_GT_PER_S.get(float(speed[1])) if speed else None
-
-    def _width(self, name: str) -> int | None:
-        width = _number(self.folder / name)
-        return None if width is None else int(width)
 
 
 def _architecture(version: str) -> str:
     """Return the compiler's name of an architecture: 90402 is ``gfx942``, 90010 is ``gfx90a``."""
-    number = int(version)
-    if not number:
-        return ""
-    return f"gfx{number // 10000}{number // 100 % 100:x}{number % 100:x}"
+    target = int(version)
+    return f"gfx{target // 10000}{target // 100 % 100:x}{target % 100:x}" if target else ""
 
 
 class AmdReader:
@@ -160,12 +141,12 @@ class AmdReader:
     def __init__(self, sys: Path = Path("/sys"), rocm: Path = Path("/opt/rocm")) -> None:
         bus = sys / "bus" / "pci" / "devices"
         kfd = sys / "class" / "kfd" / "kfd"
-        folders = [vendor.parent for vendor in sorted(bus.glob("*/vendor")) if read_text(vendor).strip() == _PCI_VENDOR]
-        self._cards = [_Card(folder, kfd) for folder in folders if (folder / "mem_info_vram_total").exists()]
+        found = cards(_PCI_VENDOR, bus)
+        self._cards = [_Card(folder, kfd) for folder in found if (folder / "mem_info_vram_total").exists()]
         self._driver = read_text(sys / "module" / "amdgpu" / "version").strip()
         version = read_text(rocm / ".info" / "version").strip()
         self._runtime = f"ROCm {version}" if version else ""
-        self._missing = count_cards(_PCI_VENDOR, bus) - len(self._cards)
+        self._missing = len(found) - len(self._cards)
 
     @property
     def problems(self) -> tuple[HardwareProblem, ...]:
@@ -189,7 +170,7 @@ class AmdReader:
         for card in self._cards:
             sample = card.sample()
             if run_pids:
-                held = None if card.is_asleep else card.held_bytes()
+                held = None if is_asleep(card.folder) else card.held_bytes()
                 own = None if held is None else sum(amount for pid, amount in held.items() if pid in run_pids)
                 sample["run_memory_used_bytes"] = None if own is None else float(own)
             samples.append(sample)
@@ -198,15 +179,14 @@ class AmdReader:
     def describe(self, first_index: int) -> tuple[GpuInfo, ...]:
         """Return the GPUs in the order of the bus."""
         return tuple(
-            card.info(first_index + number, number, self._driver, self._runtime)
-            for number, card in enumerate(self._cards)
+            card.info(first_index + place, place, self._driver, self._runtime) for place, card in enumerate(self._cards)
         )
 
     def processes(self, first_index: int) -> tuple[GpuProcess, ...]:
         """Return who computes on them."""
         return tuple(
-            GpuProcess(gpu_index=first_index + number, pid=pid, use="compute", memory_bytes=int(amount))
-            for number, card in enumerate(self._cards)
+            GpuProcess(gpu_index=first_index + place, pid=pid, use="compute", memory_bytes=int(amount))
+            for place, card in enumerate(self._cards)
             for pid, amount in sorted((card.held_bytes() or {}).items())
         )
 

@@ -95,7 +95,7 @@ def read_batch(run_dir: Path, offsets: Mapping[str, int], limit_bytes: int = 4 <
     Args:
         run_dir: The run directory; may vanish while it is read.
         offsets: Where each file was read up to.
-        limit_bytes: About how much to read at most in one call.
+        limit_bytes: Most to read of one log; once that much was read of any, the rest waits for the next call.
 
     Raises:
         OSError: A log cannot be read (permission, a broken disk).
@@ -112,7 +112,8 @@ def read_batch(run_dir: Path, offsets: Mapping[str, int], limit_bytes: int = 4 <
             if left <= 0:
                 more = True
                 break
-            batch = read_file(path, start, left)
+            # Each log may take the whole limit: the rest that another left over could cut a good line in two.
+            batch = read_file(path, start, limit_bytes)
         except FileNotFoundError:
             continue
         if batch is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from core.compress.spec import Int8Spec, Method
 from core.contracts.errors import FieldProblem, UserError
 from core.runlog.arrays import LabelledArrays, read_arrays
-from core.runlog.artifacts import inherited_artifacts
+from core.runlog.lineage import inherited_artifacts
 
 ONNX_KIND = "model.onnx"
 TORCH_KIND = "model.torch_export"

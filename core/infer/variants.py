@@ -9,7 +9,7 @@ from typing import cast, get_args
 from core.contracts.errors import FieldProblem, UserError
 from core.infer.backend import Precision, backends
 from core.infer.spec import BenchmarkSpec
-from core.runlog.artifacts import inherited_artifacts
+from core.runlog.lineage import inherited_artifacts
 
 TEST_KIND = "data.test"
 _BY_KIND: tuple[tuple[str, str, Precision], ...] = (

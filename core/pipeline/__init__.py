@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""Runs that launch other runs: recipes over the workspace, their results and their reports."""

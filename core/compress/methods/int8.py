@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from core.compress.gate import Verdict, judge
 from core.compress.quantizer import Quantized, Quantizer, quantizer_for

@@ -7,6 +7,7 @@ a process sleeps on its input.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -50,7 +51,7 @@ class MeasuringProcess:
     def __init__(self, name: str, threads: int, context: RunContext) -> None:
         self.name = name
         self._context = context
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", _MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -112,10 +113,8 @@ class MeasuringProcess:
 
     def close(self) -> None:
         """End the process: by the end of its input, else by force."""
-        try:
+        with contextlib.suppress(OSError):
             self._requests.close()
-        except OSError:
-            pass
         try:
             self._process.wait(0.2 if self._context.should_stop() else _END_S)
         except subprocess.TimeoutExpired:

@@ -21,8 +21,8 @@ import msgspec
 from core.contracts.errors import EnvironmentProblem, PilothouseError
 from core.infer.backend import LoadOptions, Session, backend_named
 from core.infer.measuring.messages import (
-    AnyRequest,
     Answer,
+    AnyRequest,
     Burst,
     BurstRequest,
     Loaded,

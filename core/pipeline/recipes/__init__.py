@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""One module per recipe; each declares ``KIND``. The workspace is imported inside their ``run`` only."""

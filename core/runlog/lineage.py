@@ -1,4 +1,4 @@
-"""What earlier runs left for later ones: artifacts by kind, looked up along the lineage of a run.
+"""What earlier runs left for later ones: artifacts by kind along the lineage of a run, and the runs a run started.
 
 Reads the event logs and specs of run directories only; the index over them is somebody else's.
 """
@@ -6,11 +6,25 @@ Reads the event logs and specs of run directories only; the index over them is s
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
-from core.contracts.events import ArtifactEvent
+from core.contracts.events import AnyEvent, ArtifactEvent, ChildEvent
+from core.contracts.ids import RunId
 from core.runlog.layout import RunLayout
 from core.runlog.tail import read_batch
+
+
+def _events(run_dir: Path) -> Iterator[AnyEvent]:
+    """Yield every event of a run, file by file."""
+    offsets: dict[str, int] = {}
+    more = True
+    while more:
+        batch = read_batch(run_dir, offsets)
+        offsets.update({file.name: file.end for file in batch.files})
+        more = batch.more and not batch.is_empty
+        for file in batch.files:
+            yield from file.events
 
 
 def artifacts_of(run_dir: Path) -> dict[str, Path]:
@@ -19,17 +33,20 @@ def artifacts_of(run_dir: Path) -> dict[str, Path]:
     Raises:
         OSError: A log cannot be read.
     """
-    found: dict[str, Path] = {}
-    offsets: dict[str, int] = {}
-    more = True
-    while more:
-        batch = read_batch(run_dir, offsets)
-        offsets.update({file.name: file.end for file in batch.files})
-        more = batch.more and not batch.is_empty
-        for event in (event for file in batch.files for event in file.events):
-            if isinstance(event, ArtifactEvent) and (run_dir / event.path).exists():
-                found[event.kind] = run_dir / event.path
-    return found
+    return {
+        event.kind: run_dir / event.path
+        for event in _events(run_dir)
+        if isinstance(event, ArtifactEvent) and (run_dir / event.path).exists()
+    }
+
+
+def children_of(run_dir: Path) -> dict[str, RunId]:
+    """Return the newest run that a run started in each role, roles in the order they were first started.
+
+    Raises:
+        OSError: A log cannot be read.
+    """
+    return {event.role: RunId(event.run_id) for event in _events(run_dir) if isinstance(event, ChildEvent)}
 
 
 def parent_of(run_dir: Path) -> str:

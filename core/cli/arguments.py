@@ -72,5 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--follow", action="store_true", help="wait until the run has ended, showing its progress")
     _add_runs(commands.add_parser("runs", help="list, show, stop, resume, delete, export runs"))
-    _with_json(commands.add_parser("hardware", help="show what this machine has"))
+    hardware = _with_json(commands.add_parser("hardware", help="show what this machine has"))
+    hardware.add_argument(
+        "--measure", action="store_true", help="measure peak arithmetic and memory bandwidth (seconds)"
+    )
     return parser

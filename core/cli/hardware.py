@@ -1,4 +1,4 @@
-"""``pilothouse hardware``: what this machine has, and how busy it is now."""
+"""``pilothouse hardware``: what this machine has, how busy it is now, and on demand what it can do at most."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import time
 import msgspec
 
 from core.cli.output import ExitCode, print_json, print_text
-from core.contracts.telemetry import HardwareReport
+from core.contracts.telemetry import HardwareReport, Roofline
 from core.hardware.probe import probe
+from core.hardware.roofline import measure_roofline
 from core.hardware.sampler import HostSampler
 
 _RATE_WINDOW_S = 0.3
@@ -25,11 +26,25 @@ def show_hardware(options: argparse.Namespace) -> ExitCode:
         reading = sampler.sample()
     finally:
         sampler.close()
+    roofline = measure_roofline() if options.measure else None
     if options.json:
-        print_json({**msgspec.to_builtins(report), "telemetry": reading})
+        measured = {} if roofline is None else {"roofline": msgspec.to_builtins(roofline)}
+        print_json({**msgspec.to_builtins(report), "telemetry": reading, **measured})
     else:
         print_text(describe(report))
+        if roofline is not None:
+            print_text(describe_roofline(roofline))
     return ExitCode.OK
+
+
+def describe_roofline(roofline: Roofline) -> str:
+    """Return the measured ceilings as lines for people."""
+    lines = [
+        f"  peak    {roofline.peak_fp32_flop_per_s / 1e9:.1f} GFLOP/s fp32 on {roofline.threads} threads ({roofline.engine})",
+        f"  memory  {roofline.bandwidth_bytes_per_s / 1e9:.1f} GB/s (triad, three arrays of {_gib(roofline.array_bytes)})",
+        f"  ridge   {roofline.ridge_flop_per_byte:.1f} FLOP/B: below it, memory limits",
+    ]
+    return "\n".join([*lines, *([f"  note    {roofline.note}"] if roofline.note else [])])
 
 
 def describe(report: HardwareReport) -> str:

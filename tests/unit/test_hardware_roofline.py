@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from core.cli.arguments import build_parser
+from core.cli.hardware import describe_roofline
 from core.contracts.telemetry import Roofline
 from core.hardware.native import COMPILERS, SOURCE, NativeProbe
 from core.hardware.roofline import fma_checksum, last_cache_bytes, measure_roofline, triad_checksum
@@ -114,3 +116,22 @@ def test_last_cache_is_the_largest(tmp_path: Path) -> None:
         (tmp_path / f"index{index}" / "size").write_text(f"{size}\n")
     assert last_cache_bytes(tmp_path) == 260 << 20
     assert last_cache_bytes(tmp_path / "none") is None
+
+
+def test_the_command_line_offers_the_measurement_and_tells_it_in_units() -> None:
+    assert build_parser().parse_args(["hardware", "--measure"]).measure
+    assert not build_parser().parse_args(["hardware"]).measure
+    roofline = Roofline(
+        peak_fp32_flop_per_s=2e11,
+        bandwidth_bytes_per_s=1e10,
+        threads=2,
+        array_bytes=1 << 29,
+        cache_bytes=None,
+        engine="numpy",
+        note="No C++ compiler was found.",
+    )
+    text = describe_roofline(roofline)
+    assert "200.0 GFLOP/s fp32 on 2 threads (numpy)" in text
+    assert "10.0 GB/s (triad, three arrays of 0.5 GiB)" in text
+    assert "20.0 FLOP/B" in text
+    assert text.endswith("No C++ compiler was found.")

@@ -50,11 +50,13 @@ class RunActions(QObject):
 
     Signals:
         deleted: ``DeletedRuns``: they can be restored.
+        restored: ``DeletedRuns`` that are back.
         stopping: ``RunId`` that was asked to stop.
         resumed: ``RunId`` that goes on.
     """
 
     deleted = Signal(object)
+    restored = Signal(object)
     stopping = Signal(object)
     resumed = Signal(object)
 
@@ -83,10 +85,9 @@ class RunActions(QObject):
     def restore(self, run_ids: Sequence[RunId]) -> None:
         """Bring runs back from the bin."""
         chosen = tuple(run_ids)
-        words = "The run is" if len(chosen) == 1 else f"{len(chosen)} runs are"
         self._do(
             lambda: self._services.workspace.restore(chosen),
-            lambda: notify(Severity.SUCCESS, f"{words} back."),
+            lambda: self.restored.emit(DeletedRuns(run_ids=chosen)),
         )
 
     def export(self, run_ids: Sequence[RunId], form: str, folder: Path) -> None:

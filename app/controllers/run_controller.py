@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
@@ -21,6 +22,9 @@ from app.viewmodels.metric_series import ViewRange
 from core.contracts.ids import RunId
 from core.contracts.notices import Notice, Severity
 from core.contracts.runs import Curve, LogChunk, RunDetail, RunSummary, RunUpdate
+
+if TYPE_CHECKING:
+    from core.workspace.workspace import Workspace
 
 FIRST_POINTS = 2000
 LOG_CHUNK_BYTES = 256_000
@@ -107,6 +111,10 @@ class RunController(QObject):
         self._load_detail()
         self._load_log_end()
 
+    def refresh(self) -> None:
+        """Read the detail anew, such as when the page is seen again."""
+        self._load_detail()
+
     def close(self) -> None:
         """Let go of the run that is open."""
         if self._run_id is not None:
@@ -181,7 +189,9 @@ class RunController(QObject):
         telemetry = {request.key for request in requests if self.curves.series[request.key].is_telemetry}
 
         def fetch() -> CurvesLoaded:
-            curves = tuple(_fetch(workspace, run_id, request, request.key in telemetry) for request in requests)
+            curves = tuple(
+                _fetch(workspace, run_id, request, is_telemetry=request.key in telemetry) for request in requests
+            )
             return CurvesLoaded(requests=requests, curves=curves)
 
         def take(loaded: CurvesLoaded) -> None:
@@ -256,10 +266,7 @@ class RunController(QObject):
             self._log_size = chunk.end
 
 
-def _fetch(workspace: object, run_id: RunId, request: CurveRequest, is_telemetry: bool) -> Curve:
-    from core.workspace.workspace import Workspace
-
-    assert isinstance(workspace, Workspace)
+def _fetch(workspace: Workspace, run_id: RunId, request: CurveRequest, *, is_telemetry: bool) -> Curve:
     if request.first is None or request.last is None:
         return workspace.curve(run_id, request.key, points=request.points)
     if is_telemetry:

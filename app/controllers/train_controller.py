@@ -71,6 +71,17 @@ class TrainController(QObject):
         """The kinds of run, empty until they are loaded."""
         return self._kinds
 
+    def start(self) -> None:
+        """Load the kinds of run, now or as soon as the workspace is open."""
+        if self._services.is_open:
+            self.load_kinds()
+        else:
+            self._services.opened.connect(self._on_opened)
+
+    def open_run(self, run_id: RunId) -> None:
+        """Go to a run's page."""
+        self._services.router.open_run(run_id)
+
     def load_kinds(self) -> None:
         """Find out what kinds of run there are."""
         Op(self._services.workspace.kinds).succeeded(self._on_kinds).failed(self._on_failed).start()
@@ -133,6 +144,9 @@ class TrainController(QObject):
             return Prefill(kind=kind, values=values, source=source)
 
         Op(parse).succeeded(self.prefilled.emit).failed(self._on_failed).start()
+
+    def _on_opened(self, _: object) -> None:
+        self.load_kinds()
 
     def _on_kinds(self, kinds: tuple[RunKindInfo, ...]) -> None:
         self._kinds = kinds

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -297,7 +298,7 @@ class MetricSeries:
         while edges[-1] < last:
             edges.append(min(last, max(first + 10, first + (edges[-1] - first) * 10)))
         share = max(points // (len(edges) - 1), 8)
-        pieces = [extrema.select(values, a, b, share) for a, b in zip(edges, edges[1:], strict=False)]
+        pieces = [extrema.select(values, a, b, share) for a, b in pairwise(edges)]
         return np.unique(np.concatenate(pieces))
 
     def _marks(self, first: int, last: int) -> NDArray[np.int64]:

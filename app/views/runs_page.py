@@ -25,7 +25,7 @@ from app.views.theme import set_role, theme_host
 from app.views.widgets.empty_state import EmptyState
 from app.views.widgets.run_delegate import ROW_HEIGHT, RunDelegate
 from app.views.widgets.run_filters import RunFilters
-from app.views.widgets.run_menu import RunCommands, run_menu
+from app.views.widgets.run_menu import RunCommands, popup_run_menu
 from app.views.widgets.undo_bar import UndoBar
 from core.contracts.forms import RunKindInfo
 from core.contracts.ids import RunId
@@ -53,14 +53,12 @@ class RunsPage(Page):
     title = "Runs"
     icon_name = "runs"
 
-    def __init__(
-        self, services: Services, controller: RunsController, actions: RunActions, parent: QWidget | None = None
-    ) -> None:
+    def __init__(self, services: Services, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._services = services
-        self._controller = controller
-        self._actions = actions
-        self._commands = RunCommands(self, actions, services.router)
+        self._controller = RunsController(services, self)
+        self._actions = RunActions(services, self)
+        self._commands = RunCommands(self, self._actions, services.router)
         self._kept_selection: tuple[RunId, ...] = ()
         self._kept_scroll = 0
         self._build()
@@ -203,7 +201,7 @@ class RunsPage(Page):
     def _on_menu(self, at: QPoint) -> None:
         chosen = self.selected()
         if chosen:
-            run_menu(self, self._commands, chosen).popup(self.table.viewport().mapToGlobal(at))
+            popup_run_menu(self, self._commands, chosen, self.table.viewport().mapToGlobal(at))
 
     def _on_header_clicked(self, column: int) -> None:
         header = self.table.horizontalHeader()

@@ -8,7 +8,6 @@ from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from app.controllers.routes import Route
-from app.controllers.services import Services
 from app.controllers.train_controller import Prefill, TrainController
 from app.views.icons import icon
 from app.views.page import Page
@@ -23,9 +22,8 @@ class TrainPage(Page):
     icon_name = "train"
     subtitle = "Train, compress or measure a model: choose, fill in, launch."
 
-    def __init__(self, services: Services, controller: TrainController, parent: QWidget | None = None) -> None:
+    def __init__(self, controller: TrainController, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._services = services
         self._controller = controller
         self.setAcceptDrops(True)
         self.wizard = NewRunWizard(controller)
@@ -37,10 +35,7 @@ class TrainPage(Page):
         opener.clicked.connect(self._on_import)
         self.add_action(opener)
         controller.launched.connect(self._on_launched)
-        if services.is_open:
-            controller.load_kinds()
-        else:
-            services.opened.connect(lambda _: controller.load_kinds())
+        controller.start()
 
     def open(self, route: Route) -> None:
         """Prefill the wizard as the route asks."""
@@ -50,6 +45,8 @@ class TrainPage(Page):
             self._controller.open_toml(route.toml)
         elif route.kind is not None:
             self.wizard.prefill(Prefill(kind=route.kind, values=route.values or {}))
+        elif route.group is not None:
+            self.wizard.show_group(route.group)
 
     def _on_import(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(self, "Open a spec", "", "Specs (*.toml)")
@@ -58,7 +55,7 @@ class TrainPage(Page):
 
     def _on_launched(self, run_id: RunId) -> None:
         self.wizard.start_over()
-        self._services.router.open_run(run_id)
+        self._controller.open_run(run_id)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Take one local .toml file."""

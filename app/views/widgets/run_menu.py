@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from PySide6.QtCore import QUrl
+from PySide6.QtCore import QPoint, Qt, QUrl
 from PySide6.QtGui import QDesktopServices, QGuiApplication
 from PySide6.QtWidgets import QFileDialog, QMenu, QMessageBox, QWidget
 
@@ -82,35 +82,44 @@ def open_path(path: Path) -> None:
     QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
 
 
-def run_menu(owner: QWidget, commands: RunCommands, runs: Sequence[RunSummary], *, opens: bool = True) -> QMenu:
-    """Return a menu for the chosen runs; what does not apply is greyed."""
+def popup_run_menu(owner: QWidget, commands: RunCommands, runs: Sequence[RunSummary], at: QPoint) -> QMenu:
+    """Show the menu of chosen runs at a global position; it goes when it is closed."""
     menu = QMenu(owner)
+    menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    fill_run_menu(menu, commands, runs, in_table=True)
+    menu.popup(at)
+    return menu
+
+
+def fill_run_menu(menu: QMenu, commands: RunCommands, runs: Sequence[RunSummary], *, in_table: bool) -> None:
+    """Put in what can be done to the chosen runs; what does not apply is greyed. Keys are named where the table has them."""
+    menu.clear()
+    for old in menu.findChildren(QMenu):
+        old.deleteLater()
     one = runs[0] if len(runs) == 1 else None
-    if one is not None and opens:
-        _add(menu, "open", "Open", lambda: commands.open(one), "Return")
-    _add(menu, "stop", "Stop", lambda: commands.stop(runs), enabled=any(can_stop(run) for run in runs))
-    _add(menu, "resume", "Resume", lambda: commands.resume(runs), enabled=any(can_resume(run) for run in runs))
-    if one is not None:
-        _add(menu, "clone", "Clone into a new run…", lambda: commands.clone(one), "Ctrl+D")
+    keys = (lambda text: f"\t{text}") if in_table else (lambda _: "")
+    if one is not None and in_table:
+        _add(menu, "open", f"Open{keys('Enter')}", lambda: commands.open(one))
+    if in_table:
+        _add(menu, "stop", "Stop", lambda: commands.stop(runs), enabled=any(can_stop(run) for run in runs))
+        _add(menu, "resume", "Resume", lambda: commands.resume(runs), enabled=any(can_resume(run) for run in runs))
+    if one is not None and in_table:
+        _add(menu, "clone", f"Clone into a new run{keys('Ctrl+D')}", lambda: commands.clone(one))
     menu.addSeparator()
     export = menu.addMenu(icon("export"), "Export curves")
     for form in EXPORT_FORMATS:
         export.addAction(_FORMAT_WORDS[form], lambda form=form: commands.export(runs, form))
     if one is not None:
         _add(menu, "folder", "Open folder", lambda: commands.open_folder(one), enabled=bool(one.run_dir))
-    _add(menu, "copy", "Copy id", lambda: commands.copy_id(runs), "Ctrl+C")
+    _add(menu, "copy", f"Copy id{keys('Ctrl+C')}", lambda: commands.copy_id(runs))
     menu.addSeparator()
-    _add(menu, "trash", "Delete…", lambda: commands.delete(runs), "Del", enabled=any(can_delete(run) for run in runs))
-    return menu
+    can_any = any(can_delete(run) for run in runs)
+    _add(menu, "trash", f"Delete…{keys('Del')}", lambda: commands.delete(runs), enabled=can_any)
 
 
-def _add(
-    menu: QMenu, icon_name: str, text: str, run: Callable[[], object], shortcut: str = "", *, enabled: bool = True
-) -> None:
+def _add(menu: QMenu, icon_name: str, text: str, run: Callable[[], object], *, enabled: bool = True) -> None:
     action = menu.addAction(icon(icon_name), text)
     action.setEnabled(enabled)
-    if shortcut:
-        action.setShortcut(shortcut)
     action.triggered.connect(lambda _=False: run())
 
 

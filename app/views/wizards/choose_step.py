@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QFrame, QGridLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from app.views.theme import SPACE, set_kind
@@ -35,6 +35,7 @@ class ChooseStep(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.cards: dict[str, KindCard] = {}
+        self._group = ""
 
     def set_kinds(self, kinds: tuple[RunKindInfo, ...]) -> None:
         """Show a card for each kind, in its group."""
@@ -52,6 +53,17 @@ class ChooseStep(QScrollArea):
                 self._add_group(stack, titles.get(group, group.capitalize()), members)
         stack.addStretch(1)
         self.setWidget(inner)
+        if self._group:
+            self.show_group(self._group)
+
+    def show_group(self, group: str) -> None:
+        """Scroll to a group and put the focus on its first card, now or once the kinds are there."""
+        self._group = group
+        card = next((card for card in self.cards.values() if card.info.group == group), None)
+        if card is not None:
+            card.setFocus(Qt.FocusReason.OtherFocusReason)
+            # Cards have their place only after the layout ran.
+            QTimer.singleShot(0, card, lambda: self.ensureWidgetVisible(card, 0, 80))
 
     def mark(self, kind: str) -> None:
         """Show which kind was chosen last."""

@@ -95,6 +95,11 @@ class NewRunWizard(QWidget):
         if wanted.source:
             self._say("info", f"Filled in from {wanted.source}.")
 
+    def show_group(self, group: str) -> None:
+        """Go to the first step, at a group of kinds (``train``, ``compress``, ``benchmark``, ``pipeline``)."""
+        self._go(Step.CHOOSE)
+        self._choose_step.show_group(group)
+
     def start_over(self) -> None:
         """Go to the first step; what was filled in stays."""
         self._go(Step.CHOOSE)

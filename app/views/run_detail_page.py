@@ -1,0 +1,239 @@
+"""A run's page: head with state and remedy, and tabs for overview, curves, log, spec and artifacts.
+
+Opened by id from anywhere; follows the run while it is seen. Its tabs are called ``run_tabs``, its buttons
+``run_stop``, ``run_resume``, ``run_clone``, ``run_more``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QKeySequence, QShortcut
+from PySide6.QtWidgets import QLabel, QMenu, QPushButton, QStackedWidget, QTabWidget, QVBoxLayout, QWidget
+
+from app.controllers.ops import Op
+from app.controllers.routes import RUNS, Route
+from app.controllers.run_actions import DeletedRuns, RunActions, can_resume, can_stop
+from app.controllers.run_controller import RunController
+from app.controllers.services import Services
+from app.viewmodels.curve_set import ChartPlan
+from app.viewmodels.metric_series import ViewRange
+from app.viewmodels.plot_options import PlotOptions
+from app.views.icons import icon
+from app.views.page import Page
+from app.views.theme import mono_font, set_kind
+from app.views.widgets.artifact_list import ArtifactList
+from app.views.widgets.curve_board import CurveBoard
+from app.views.widgets.empty_state import EmptyState
+from app.views.widgets.log_view import LogView
+from app.views.widgets.run_header import RunHeader
+from app.views.widgets.run_menu import RunCommands, fill_run_menu
+from app.views.widgets.run_overview import RunOverview
+from app.views.widgets.toml_view import TomlView
+from app.views.widgets.undo_bar import UndoBar
+from core.contracts.forms import RunKindInfo
+from core.contracts.notices import Notice
+from core.contracts.runs import RunDetail, RunSummary
+
+_TICK_MS = 1000
+
+
+class RunDetailPage(Page):
+    """One run. Thread: UI."""
+
+    title = "Run"
+    icon_name = "runs"
+
+    def __init__(self, services: Services, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._services = services
+        self.controller = RunController(services, self)
+        self._actions = RunActions(services, self)
+        self._commands = RunCommands(self, self._actions, services.router)
+        self._kinds: dict[str, str] = {}
+        self._build()
+        self._connect()
+        self._tick = QTimer(self, interval=_TICK_MS)
+        self._tick.timeout.connect(self._show_head)
+        Op(services.workspace.kinds).succeeded(self._on_kinds).start()
+
+    def activate(self) -> None:
+        """Follow the run again."""
+        self._tick.start()
+        if self.controller.run_id is not None:
+            self.controller.refresh()
+
+    def deactivate(self) -> None:
+        """Stop ticking; the run is still watched, so that nothing is missed."""
+        self._tick.stop()
+
+    def open(self, route: Route) -> None:
+        """Open the run that the route names."""
+        if route.run_id is None or route.run_id == self.controller.run_id:
+            return
+        self._stack.setCurrentIndex(0)
+        self.set_heading(route.run_id)
+        self.log.clear()
+        self.controller.open(route.run_id)
+
+    def _build(self) -> None:
+        self._buttons: dict[str, QPushButton] = {}
+        for name, text, icon_name in (
+            ("run_stop", "Stop", "stop"),
+            ("run_resume", "Resume", "resume"),
+            ("run_clone", "Clone", "clone"),
+            ("run_more", "More", "more"),
+        ):
+            button = QPushButton(text)
+            button.setObjectName(name)
+            button.setIcon(icon(icon_name))
+            self._buttons[name] = button
+            self.add_action(button)
+        self._more = QMenu(self)
+        self._more.aboutToShow.connect(self._fill_menu)
+        self._buttons["run_more"].setMenu(self._more)
+        self._undo = UndoBar()
+        self.body.addWidget(self._undo)
+        self._stack = QStackedWidget()
+        self._state = EmptyState("clock", "Reading the run…", "")
+        self._state.triggered.connect(self._on_back)
+        self._stack.addWidget(self._state)
+        self._stack.addWidget(self._build_run())
+        self.body.addWidget(self._stack, 1)
+
+    def _build_run(self) -> QWidget:
+        holder = QWidget()
+        column = QVBoxLayout(holder)
+        column.setContentsMargins(0, 0, 0, 0)
+        self._head = RunHeader()
+        column.addWidget(self._head)
+        self.tabs = QTabWidget()
+        self.tabs.setObjectName("run_tabs")
+        self.tabs.setDocumentMode(True)
+        self.overview = RunOverview()
+        self.board = CurveBoard(PlotOptions(smoothing=self._services.settings.smoothing))
+        self.log = LogView()
+        self.artifacts = ArtifactList()
+        for widget, title in (
+            (self.overview, "Overview"),
+            (self.board, "Curves"),
+            (self.log, "Log"),
+            (self._build_spec(), "Spec"),
+            (self.artifacts, "Artifacts"),
+        ):
+            self.tabs.addTab(widget, title)
+        column.addWidget(self.tabs, 1)
+        return holder
+
+    def _build_spec(self) -> QWidget:
+        holder = QWidget()
+        column = QVBoxLayout(holder)
+        column.setContentsMargins(0, 8, 0, 0)
+        self.spec = TomlView()
+        self._command = QLabel()
+        self._command.setFont(mono_font(12))
+        self._command.setTextFormat(Qt.TextFormat.PlainText)
+        self._command.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        set_kind(self._command, "mono")
+        column.addWidget(self.spec, 1)
+        column.addWidget(self._command)
+        return holder
+
+    def _connect(self) -> None:
+        controller = self.controller
+        controller.detail_loaded.connect(self._on_detail)
+        controller.summary_changed.connect(self._on_summary)
+        controller.load_failed.connect(self._on_load_failed)
+        controller.curves_opened.connect(self.board.set_curves)
+        controller.curves_declared.connect(self.board.sync_charts)
+        controller.curves_changed.connect(self.board.curves_changed)
+        controller.log_reset.connect(self.log.reset)
+        controller.log_appended.connect(self.log.append)
+        controller.log_prepended.connect(self.log.prepend)
+        self.log.earlier_wanted.connect(controller.load_log_before)
+        self.board.details_wanted.connect(controller.load_details)
+        self.board.csv_wanted.connect(self._on_csv_wanted)
+        self.board.options_changed.connect(self._on_options_changed)
+        self.overview.run_wanted.connect(self._services.router.open_run)
+        self._head.log_wanted.connect(lambda: self.tabs.setCurrentWidget(self.log))
+        self._head.clone_wanted.connect(self._on_clone)
+        self._buttons["run_stop"].clicked.connect(lambda: self._commands.stop(self._runs()))
+        self._buttons["run_resume"].clicked.connect(lambda: self._commands.resume(self._runs()))
+        self._buttons["run_clone"].clicked.connect(self._on_clone)
+        self._actions.deleted.connect(self._on_deleted)
+        back = QShortcut(QKeySequence("Alt+Left"), self)
+        back.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        back.activated.connect(self._on_back)
+
+    def _runs(self) -> tuple[RunSummary, ...]:
+        summary = self.controller.summary
+        return () if summary is None else (summary,)
+
+    def _fill_menu(self) -> None:
+        runs = self._runs()
+        if runs:
+            fill_run_menu(self._more, self._commands, runs, in_table=False)
+
+    def _show_head(self) -> None:
+        summary = self.controller.summary
+        if summary is None:
+            return
+        self.set_heading((summary.name or summary.run_id)[:120], summary.run_id)
+        self._head.show_summary(summary, self._kinds.get(summary.kind, summary.kind))
+        self._buttons["run_stop"].setVisible(can_stop(summary))
+        self._buttons["run_resume"].setVisible(can_resume(summary))
+
+    def _on_kinds(self, kinds: tuple[RunKindInfo, ...]) -> None:
+        self._kinds = {info.kind: info.title for info in kinds}
+        self._show_head()
+
+    def _on_detail(self, detail: RunDetail) -> None:
+        self._show_head()
+        self.overview.show_detail(detail)
+        self.artifacts.show_detail(detail)
+        self.spec.set_text(detail.spec_toml)
+        spec_path = Path(detail.summary.run_dir) / "spec.toml"
+        self._command.setText(f'The same on the command line:  pilothouse run "{spec_path}" --follow')
+        self.board.set_markers(detail.markers)
+        if self._stack.currentIndex() == 0:
+            self._stack.setCurrentIndex(1)
+            self.tabs.setCurrentWidget(self.overview if detail.summary.state.is_terminal else self.board)
+
+    def _on_summary(self, summary: RunSummary) -> None:
+        self._show_head()
+        self.overview.show_summary(summary)
+
+    def _on_load_failed(self, notice: Notice) -> None:
+        self._state.set_content("error", notice.message, notice.hint, "Go to all runs")
+        self._stack.setCurrentIndex(0)
+
+    def _on_clone(self) -> None:
+        for summary in self._runs():
+            self._commands.clone(summary)
+
+    def _on_back(self) -> None:
+        self._services.router.go(Route(page=RUNS))
+
+    def _on_csv_wanted(self, wanted: tuple[ChartPlan, ViewRange, tuple[str, ...], Path]) -> None:
+        self.controller.export_values(*wanted)
+
+    def _on_options_changed(self, options: PlotOptions) -> None:
+        if options.smoothing != self._services.settings.smoothing:
+            self._services.change_settings(smoothing=options.smoothing)
+
+    def _on_deleted(self, gone: DeletedRuns) -> None:
+        if self.controller.run_id in gone.run_ids:
+            self.controller.close()
+            self._state.set_content(
+                "trash", "The run is in the bin", "Its files can still be brought back.", "Go to all runs"
+            )
+            self._stack.setCurrentIndex(0)
+            self._undo.offer("Moved to the bin.", lambda: self._on_undo(gone))
+
+    def _on_undo(self, gone: DeletedRuns) -> None:
+        self._actions.restored.connect(self._on_restored, Qt.ConnectionType.SingleShotConnection)
+        self._actions.restore(gone.run_ids)
+
+    def _on_restored(self, back: DeletedRuns) -> None:
+        self.open(Route(page="run", run_id=back.run_ids[0]))

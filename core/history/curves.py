@@ -66,6 +66,11 @@ def read_chunks(connection: Connection, curve: int, first: int, last: int) -> Ge
         yield number, Points(unpack_steps(step, count), unpack_times(ts, count), unpack_floats(value, count))
 
 
+def _is_same(one: Points, other: Points) -> bool:
+    """Tell whether two single points are one."""
+    return bool(one.step[0] == other.step[0] and one.ts[0] == other.ts[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """A part of an axis, both ends included; None leaves an end open. ``by`` is ``step`` or ``ts`` (Unix seconds)."""
@@ -128,7 +133,13 @@ class CurveReader:
         level = -1
         while (end - start) / pyramid.bucket_size(level + 1) >= limit / 2 * _FINE_ENOUGH:
             level += 1
-        return join([part for part in self._pieces(start, end, level) if len(part)])
+        if level < 0:
+            return self._raw(start, end)
+        inner = join([part for part in self._pieces(start, end, level) if len(part)])
+        first, last = self._raw(start, start + 1), self._raw(end - 1, end)
+        head = [] if _is_same(first, inner[:1]) else [first]
+        tail = [] if _is_same(last, inner[-1:]) else [last]
+        return join([*head, inner, *tail])
 
     def _pieces(self, start: int, end: int, level: int) -> Generator[Points]:
         if start >= end:

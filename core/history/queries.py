@@ -14,11 +14,13 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    column,
     exists,
     func,
     literal_column,
     or_,
     select,
+    table,
     text,
 )
 
@@ -41,6 +43,7 @@ from core.history.rows import (
 _runs = schema.runs.c
 _NOT_DELETED = text("deleted IS NULL")
 _TRIGRAM = 3
+_search = table("search", column("rowid"))
 _SORTS: dict[str, ColumnElement[Any]] = {
     **{
         name: _runs[name]
@@ -78,8 +81,8 @@ def find_runs(connection: Connection, query: RunQuery) -> RunPage:
     if key and prefix in {"metric", "param"}:
         ids = _ids_by_value(connection, prefix, key, query, conditions)
     elif query.sort in _SORTS:
-        column = _SORTS[query.sort]
-        order = column.desc() if query.descending else column.asc()
+        sort = _SORTS[query.sort]
+        order = sort.desc() if query.descending else sort.asc()
         tie = _runs.id.desc() if query.descending else _runs.id.asc()
         wanted = _ids().where(*conditions).order_by(order, tie).limit(query.limit).offset(query.offset)
         ids = [int(number) for number in connection.execute(wanted).scalars()]
@@ -108,12 +111,14 @@ def _conditions(query: RunQuery) -> list[ColumnElement[bool]]:
 
 
 def _contains(word: str) -> ColumnElement[bool]:
-    """Match a part of a run's name, id, kind or tags; by the index of trigrams where the word is long enough."""
+    """Match a part of a run's name, id, kind or tags by the index of trigrams.
+
+    A word that is too short for it is looked for in each run, but not in ids: almost any digit is in all of them.
+    """
     if len(word) >= _TRIGRAM:
         phrase = '"' + word.replace('"', '""') + '"'
-        found = text("SELECT rowid FROM search WHERE search MATCH :phrase").bindparams(phrase=phrase)
-        return _runs.id.in_(found.columns(literal_column("rowid")).scalar_subquery())
-    fields = (_runs.name, _runs.run_id, _runs.kind, _runs.tags)
+        return _runs.id.in_(select(_search.c.rowid).where(literal_column("search").op("MATCH")(phrase)))
+    fields = (_runs.name, _runs.kind, _runs.tags)
     return or_(*(func.instr(func.lower(field), word.lower()) > 0 for field in fields))
 
 
@@ -121,21 +126,21 @@ def _ids_by_value(
     connection: Connection, prefix: str, key: str, query: RunQuery, conditions: list[ColumnElement[bool]]
 ) -> list[int]:
     """Return the page's runs in the order of a metric or a value of the spec; those without it come last."""
-    table = schema.metrics if prefix == "metric" else schema.params
-    value = table.c.value if prefix == "metric" else table.c.number
+    source = schema.metrics if prefix == "metric" else schema.params
+    value = source.c.value if prefix == "metric" else source.c.number
     if prefix == "param" and not _is_numeric(connection, key):
-        value = table.c.text
+        value = source.c.text
     having = (
-        select(table.c.run)
-        .join(schema.runs, _runs.id == table.c.run)
-        .where(table.c.key == key, value.is_not(None), _NOT_DELETED, *conditions)
+        select(source.c.run)
+        .join(schema.runs, _runs.id == source.c.run)
+        .where(source.c.key == key, value.is_not(None), _NOT_DELETED, *conditions)
     )
-    order = (value.desc(), table.c.run.desc()) if query.descending else (value.asc(), table.c.run.asc())
+    order = (value.desc(), source.c.run.desc()) if query.descending else (value.asc(), source.c.run.asc())
     ids = list(connection.execute(having.order_by(*order).limit(query.limit).offset(query.offset)).scalars())
     if len(ids) == query.limit:
         return ids
     counted = connection.execute(having.with_only_columns(func.count())).scalar_one()
-    lacks = ~exists().where(table.c.run == _runs.id, table.c.key == key, value.is_not(None))
+    lacks = ~exists().where(source.c.run == _runs.id, source.c.key == key, value.is_not(None))
     rest = _ids().where(*conditions, lacks).order_by(_runs.created.desc(), _runs.id.desc())
     rest = rest.limit(query.limit - len(ids)).offset(max(0, query.offset - counted))
     return ids + list(connection.execute(rest).scalars())
@@ -175,8 +180,8 @@ def detail(connection: Connection, run_id: str) -> RunDetail:
     head = summary_of(run)
     run_dir = Path(head.run_dir)
 
-    def listed(table: Any, *order: Any) -> Sequence[Any]:
-        return connection.execute(select(table).where(table.c.run == run.id).order_by(*order)).all()
+    def listed(source: Any, *order: Any) -> Sequence[Any]:
+        return connection.execute(select(source).where(source.c.run == run.id).order_by(*order)).all()
 
     artifacts, checkpoints, tables, markers = (
         schema.artifacts,

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     def prepare() -> None:
         write_environment(run_dir, spec, attempt.number, msgspec.to_builtins(probe()))
 
-    supervisor = Supervisor(attempt, spec, sampler=HostSampler, prepare=prepare, guardian=guardian)
+    supervisor = Supervisor(attempt, spec, sampler=lambda: HostSampler(run_dir), prepare=prepare, guardian=guardian)
     try:
         supervisor.run()
     except AlreadySupervised:

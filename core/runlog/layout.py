@@ -17,6 +17,11 @@ MARK_VARIABLE = "PILOTHOUSE_RUN"
 EVENTS_VARIABLE = "PILOTHOUSE_EVENTS"
 
 
+def is_supervisor_log(path: Path) -> bool:
+    """Tell whether an event log is a supervisor's."""
+    return path.name.endswith(f".{SUPERVISOR_RANK}.jsonl")
+
+
 class RunLayout:
     """Paths of one run directory."""
 
@@ -83,5 +88,6 @@ class RunLayout:
         return self.run_dir / f"telemetry.{node}.jsonl"
 
     def event_files(self) -> list[Path]:
-        """Every event and telemetry log there is, by name."""
-        return sorted([*self.run_dir.glob("events.*.jsonl"), *self.run_dir.glob("telemetry.*.jsonl")])
+        """Every event and telemetry log there is, by name, the supervisors' last."""
+        found = [*self.run_dir.glob("events.*.jsonl"), *self.run_dir.glob("telemetry.*.jsonl")]
+        return sorted(found, key=lambda path: (is_supervisor_log(path), path.name))

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from core.contracts.events import AnyEvent, UnknownEvent
-from core.runlog.layout import RunLayout
+from core.runlog.layout import RunLayout, is_supervisor_log
 
 _decode_event = msgspec.json.Decoder(AnyEvent).decode
 _decode_any = msgspec.json.Decoder(dict[str, Any]).decode
@@ -67,17 +67,17 @@ def parse_line(line: bytes) -> AnyEvent | None:
         return None
 
 
-def read_file(path: Path, start: int, limit_bytes: int) -> FileBatch | None:
+def read_file(path: Path, start: int, limit_bytes: int, *, skip_damaged: bool = False) -> FileBatch | None:
     """Read the whole lines after ``start``; None when there is none yet. Reads at most ``limit_bytes``.
 
-    A stretch of ``limit_bytes`` without a newline is no event log any more: it is skipped as one damaged line.
+    With ``skip_damaged`` a stretch of ``limit_bytes`` without a newline is skipped as one damaged line.
     """
     with path.open("rb") as file:
         file.seek(start)
         data = file.read(limit_bytes)
     cut = data.rfind(b"\n") + 1
     if cut == 0:
-        return FileBatch(path.name, start, start + len(data), (), 1) if len(data) == limit_bytes else None
+        return FileBatch(path.name, start, start + len(data), (), 1) if skip_damaged and data else None
     events: list[AnyEvent] = []
     damaged = 0
     for line in data[: cut - 1].split(b"\n"):
@@ -100,24 +100,35 @@ def read_batch(run_dir: Path, offsets: Mapping[str, int], limit_bytes: int = 4 <
     Raises:
         OSError: A log cannot be read (permission, a broken disk).
     """
+    layout = RunLayout(run_dir)
+    # The end of a run is the last line of all. Its supervisor's log is measured before the others and read after
+    # them, so that whoever sees the end has seen everything before it.
+    ends = {path: _size(path) for path in layout.event_files() if is_supervisor_log(path)}
     files: list[FileBatch] = []
     left = limit_bytes
     more = False
-    for path in RunLayout(run_dir).event_files():
+    for path in layout.event_files():
         start = offsets.get(path.name, 0)
+        unread = ends.get(path, _size(path)) - start
+        if unread <= 0:
+            continue
+        if left <= 0 or (more and path in ends):
+            more = True
+            break
+        # Each log may take the whole limit: the rest that another left over could cut a good line in two.
         try:
-            size = path.stat().st_size
-            if size <= start:
-                continue
-            if left <= 0:
-                more = True
-                break
-            # Each log may take the whole limit: the rest that another left over could cut a good line in two.
-            batch = read_file(path, start, limit_bytes)
+            batch = read_file(path, start, min(unread, limit_bytes), skip_damaged=unread >= limit_bytes)
         except FileNotFoundError:
             continue
+        more = more or unread > limit_bytes
         if batch is not None:
             files.append(batch)
             left -= batch.end - batch.start
-            more = more or (size - start > limit_bytes)
     return TailBatch(tuple(files), more)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

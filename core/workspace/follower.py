@@ -82,19 +82,23 @@ class Follower:
         for run_id in sorted(now_open | self._open):
             if self._closing:
                 return
-            self._follow(run_id, changed_elsewhere=(run_id in now_open) != (run_id in self._open))
-        self._open = now_open
+            self._follow(run_id, is_news=(run_id in now_open) != (run_id in self._open))
 
-    def _follow(self, run_id: RunId, *, changed_elsewhere: bool) -> None:
-        """Hand out what one run brought; one that opened or ended since the last look is always told of."""
+    def _follow(self, run_id: RunId, *, is_news: bool) -> None:
+        """Hand out what one run brought; one that was opened or ended by another process is news in itself."""
         cursor = self._cursors.get(run_id)
         try:
             update = self._synchronizer.update(run_id, cursor)
-            if update is None and changed_elsewhere:
+            if update is None and is_news:
                 update = RunUpdate(summary=self._history.summary(run_id), detail_changed=True)
         except (PilothouseError, OSError) as error:
             _log.warning("The run %s could not be followed: %s", run_id, error)
+            self._open.discard(run_id)
             return
         if update is None:
             return
+        if update.summary.state.is_terminal:
+            self._open.discard(run_id)
+        else:
+            self._open.add(run_id)
         self._on_update(update if cursor is not None else replace(update, points={}))

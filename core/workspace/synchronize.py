@@ -6,9 +6,10 @@ import logging
 from dataclasses import replace
 
 from core.contracts.ids import RunId, is_run_id
-from core.contracts.runs import RunUpdate
+from core.contracts.runs import RunSummary, RunUpdate
 from core.history.history import History
 from core.jobs.launcher import Launcher
+from core.jobs.reconcile import Standing
 from core.runlog.layout import RunLayout
 from core.runlog.tail import read_batch
 from core.settings.home import Home
@@ -47,28 +48,28 @@ class Synchronizer:
         if not run_dir.is_dir():
             self._vanished(run_id)
             return None
-        offsets = self._history.offsets(run_id) if cursor is None else cursor
-        batch = read_batch(run_dir, offsets)
+        # Looked at before the logs are read: who wrote the exit record had written everything else.
+        standing = self._launcher.standing(run_id)
+        batch = read_batch(run_dir, self._history.offsets(run_id) if cursor is None else cursor)
         update = None if batch.is_empty else self._history.ingest(run_dir, batch)
         if cursor is not None:
             cursor.update((file.name, file.end) for file in batch.files)
-        if batch.more or not self._judge(run_id):
+        summary = None if batch.more else self._conclude(run_id, standing)
+        if summary is None:
             return update
-        summary = self._history.summary(run_id)
-        return RunUpdate(summary=summary, detail_changed=True) if update is None else replace(update, summary=summary)
+        return RunUpdate(summary=summary) if update is None else replace(update, summary=summary)
 
-    def _judge(self, run_id: RunId) -> bool:
-        """Apply what the run directory says of the run's end or silence; tell whether that changed anything."""
-        standing = self._launcher.standing(run_id)
-        changed = self._history.conclude(
+    def _conclude(self, run_id: RunId, standing: Standing) -> RunSummary | None:
+        """Apply what the run directory says of the run's end or silence; None when that changes nothing."""
+        return self._history.conclude(
             run_id,
-            state=standing.state,
-            message=standing.message,
-            hint=standing.hint,
+            standing.state,
+            standing.message,
+            standing.hint,
+            started=standing.started,
             ended=standing.ended,
             silent_since=standing.silent_since,
         )
-        return changed is not None
 
     def _vanished(self, run_id: RunId) -> None:
         _log.warning("The directory of run %s is gone; it is taken off the index.", run_id)
@@ -79,9 +80,10 @@ class Synchronizer:
         if not self._home.run_dir(run_id).is_dir():
             self._vanished(run_id)
             return
+        standing = self._launcher.standing(run_id)
         while not (batch := read_batch(self._home.run_dir(run_id), self._history.offsets(run_id))).is_empty:
             self._history.ingest(self._home.run_dir(run_id), batch)
-        self._judge(run_id)
+        self._conclude(run_id, standing)
 
     def all(self) -> None:
         """Bring the whole index up to date: discover, then drain every open run."""

@@ -207,6 +207,9 @@ class Database:
 
     def _check(self, engine: Engine) -> None:
         revision = self._revision(engine)
+        if revision is None:
+            self._create(engine)
+            return
         if revision not in schema.REVISIONS:
             raise EnvironmentProblem(
                 f"The history {str(self.path)!r} was made by a newer Pilothouse (revision {revision}).",
@@ -227,13 +230,14 @@ class Database:
                 details=f"The earlier file is kept as {backup.name}." if backup else "",
             )
 
-    def _revision(self, engine: Engine) -> str:
+    def _revision(self, engine: Engine) -> str | None:
+        """Return the form of the file; None while it has no tables, as when another process is making them."""
         with engine.connect() as connection, connection.begin():
             names = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars())
             if "alembic_version" not in names:
                 if names:
                     raise _NotOurs("another program's database")
-                raise DamagedBlock("no tables")
+                return None
             return str(connection.execute(select(schema.revisions.c.version_num)).scalar_one_or_none())
 
     def _replace(self, reason: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import locale
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,7 +113,7 @@ class Window:
         from app.controllers.train_controller import TrainController
         from app.views.train_page import TrainPage
 
-        return TrainPage(TrainController(self.services))
+        return TrainPage(TrainController(self.services, self.services))
 
     def _runs(self) -> Page:
         from app.views.runs_page import RunsPage
@@ -217,6 +218,8 @@ def _run(options: argparse.Namespace) -> int:
     apply_theme(app, settings.theme)
     window = Window(home.path, settings)
     instance.show_wanted.connect(window.shell.bring_to_front)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: window.shell.quit())
     status = _drive(app, window, options, is_headless=is_headless)
     window.close()
     instance.release()
@@ -227,7 +230,7 @@ def _drive(app: QApplication, window: Window, options: argparse.Namespace, *, is
     if is_headless and not options.quit_when_ready:
         from app.offscreen_tour import OffscreenTour
 
-        tour = OffscreenTour(window.services, window.shell)
+        tour = OffscreenTour(window.services, window.shell, lambda text: print(text, flush=True))
         window.show()
         app.exec()
         return tour.status

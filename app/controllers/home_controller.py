@@ -51,6 +51,7 @@ class HomeSnapshot:
         recent: Newest runs that ended.
         total: Runs in the history.
         sparks: Small curves of live runs.
+        kind_titles: Name for people of each kind of run.
     """
 
     live: tuple[RunSummary, ...] = ()
@@ -59,6 +60,11 @@ class HomeSnapshot:
     recent: tuple[RunSummary, ...] = ()
     total: int = 0
     sparks: dict[RunId, Spark] = field(default_factory=dict[RunId, Spark])
+    kind_titles: dict[str, str] = field(default_factory=dict[str, str])
+
+    def kind_title(self, kind: str) -> str:
+        """Return the name of a kind for people; its tag where it is not installed."""
+        return self.kind_titles.get(kind, kind)
 
 
 class HomeController(QObject):
@@ -81,6 +87,7 @@ class HomeController(QObject):
         self._is_stale = False
         self._is_active = False
         self._live: set[RunId] = set()
+        self._kind_titles: dict[str, str] = {}
         self._timer = QTimer(self, interval=REFRESH_MS)
         self._timer.timeout.connect(self._on_tick)
         services.runs_changed.connect(self.refresh)
@@ -104,9 +111,9 @@ class HomeController(QObject):
         if self._loading is not None:
             self._is_stale = True
             return
-        workspace = self._services.workspace
+        workspace, titles = self._services.workspace, self._kind_titles
         self._loading = (
-            Op(lambda: read_home(workspace))
+            Op(lambda: read_home(workspace, titles))
             .succeeded(self._on_loaded)
             .failed(self.load_failed.emit)
             .finished(self._on_load_finished)
@@ -142,6 +149,7 @@ class HomeController(QObject):
             self.refresh()
 
     def _on_loaded(self, snapshot: HomeSnapshot) -> None:
+        self._kind_titles = snapshot.kind_titles
         self._live = {summary.run_id for summary in snapshot.live}
         self.loaded.emit(snapshot)
 
@@ -156,9 +164,9 @@ class HomeController(QObject):
             self.run_updated.emit(update.summary)
 
 
-def read_home(workspace: Workspace, now: float | None = None) -> HomeSnapshot:
-    """Read a snapshot. Any thread but the UI's."""
-    moment = time.time() if now is None else now
+def read_home(workspace: Workspace, kind_titles: dict[str, str]) -> HomeSnapshot:
+    """Read a snapshot. Any thread but the UI's. The names of the kinds are found when none are given."""
+    moment = time.time()
     live = workspace.runs(RunQuery(states=OPEN_STATES, limit=MAX_CARDS))
     trouble = workspace.runs(RunQuery(states=(RunState.FAILED, RunState.LOST), limit=MAX_ATTENTION))
     ended = workspace.runs(RunQuery(states=tuple(TERMINAL_STATES), limit=MAX_RECENT))
@@ -169,6 +177,7 @@ def read_home(workspace: Workspace, now: float | None = None) -> HomeSnapshot:
         attention=attention,
         recent=ended.rows,
         total=live.total + ended.total,
+        kind_titles=kind_titles or {info.kind: info.title for info in workspace.kinds()},
         sparks={row.run_id: spark for row in live.rows if (spark := _spark(workspace, row)) is not None},
     )
 

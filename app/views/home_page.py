@@ -64,9 +64,9 @@ class HomePage(Page):
         self._error.hide()
         self._hero.setVisible(snapshot.total == 0)
         self._show_live(snapshot)
-        self._show_rows(self._attention_rows, snapshot.attention, explains=True)
+        self._show_rows(self._attention_rows, snapshot, snapshot.attention, explains=True)
         self._attention.setVisible(bool(snapshot.attention))
-        self._show_rows(self._recent_rows, snapshot.recent, explains=False)
+        self._show_rows(self._recent_rows, snapshot, snapshot.recent, explains=False)
         self._recent_empty.setVisible(not snapshot.recent)
         self._all_runs.setVisible(bool(snapshot.recent))
         self._columns_box.setVisible(True)
@@ -120,6 +120,7 @@ class HomePage(Page):
         recent = Card("Recent runs")
         self._all_runs = QPushButton("All runs")
         set_role(self._all_runs, "ghost")
+        self._all_runs.setProperty("compact", True)
         self._all_runs.clicked.connect(lambda: self._router.go(Route(page=RUNS)))
         recent.title_row.addWidget(self._all_runs)
         self._recent_rows = QVBoxLayout()
@@ -140,7 +141,7 @@ class HomePage(Page):
     def _show_live(self, snapshot: HomeSnapshot) -> None:
         cards: list[LiveRunCard] = []
         for summary in snapshot.live:
-            card = self._cards.get(summary.run_id) or self._new_card(summary)
+            card = self._cards.get(summary.run_id) or self._new_card(summary, snapshot.kind_title(summary.kind))
             card.show_summary(summary)
             spark = snapshot.sparks.get(summary.run_id)
             if spark is not None:
@@ -153,18 +154,20 @@ class HomePage(Page):
         self._live_more.setText(f"{beyond} more")
         self._live_more.setVisible(beyond > 0)
 
-    def _new_card(self, summary: RunSummary) -> LiveRunCard:
-        card = LiveRunCard(summary)
+    def _new_card(self, summary: RunSummary, kind_title: str) -> LiveRunCard:
+        card = LiveRunCard(summary, kind_title)
         card.opened.connect(lambda run_id: self._router.open_run(RunId(run_id)))
         card.stop_wanted.connect(lambda run_id: self._controller.stop(RunId(run_id)))
         return card
 
-    def _show_rows(self, rows: QVBoxLayout, summaries: tuple[RunSummary, ...], *, explains: bool) -> None:
+    def _show_rows(
+        self, rows: QVBoxLayout, snapshot: HomeSnapshot, summaries: tuple[RunSummary, ...], *, explains: bool
+    ) -> None:
         _clear(rows)
         for index, summary in enumerate(summaries):
             if index:
                 rows.addWidget(_separator())
-            row = RunRow(summary, explains=explains)
+            row = RunRow(summary, snapshot.kind_title(summary.kind), explains=explains)
             row.opened.connect(lambda run_id: self._router.open_run(RunId(run_id)))
             row.resume_wanted.connect(lambda run_id: self._controller.resume(RunId(run_id)))
             rows.addWidget(row)

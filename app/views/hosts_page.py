@@ -64,7 +64,7 @@ class HostsPage(Page):
         self.body.addWidget(self._error)
         self._build_hardware()
         self._build_gpus()
-        self._charts = CardGrid(min_width=400, max_columns=3)
+        self._charts = CardGrid(min_width=340, max_columns=3)
         self.body.addWidget(self._charts)
         self.body.addStretch(1)
         telemetry.probed.connect(self.show_report)

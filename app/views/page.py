@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, Qt
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from app.controllers.routes import Route
@@ -35,14 +35,15 @@ class Page(QWidget):
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground, on=True)
         self.setAccessibleName(self.title)
         outer = QVBoxLayout(self)
-        outer.setContentsMargins(SPACE.xl, SPACE.l, SPACE.xl, SPACE.m)
+        outer.setContentsMargins(0, SPACE.l, 0, 0)
         outer.setSpacing(SPACE.m)
         self.header = self._build_header()
         outer.addLayout(self.header)
         self.body = QVBoxLayout()
         self.body.setSpacing(SPACE.m)
+        self.body.setContentsMargins(SPACE.xl, 0, SPACE.xl, SPACE.m)
         if scrolls:
-            outer.addWidget(self._scroll_area(), 1)
+            outer.addWidget(_scroll_area(self.body), 1)
         else:
             outer.addLayout(self.body, 1)
 
@@ -69,6 +70,7 @@ class Page(QWidget):
     def _build_header(self) -> QHBoxLayout:
         header = QHBoxLayout()
         header.setSpacing(SPACE.s)
+        header.setContentsMargins(SPACE.xl, 0, SPACE.xl, 0)
         words = QVBoxLayout()
         words.setSpacing(2)
         self._title = QLabel(self.title)
@@ -83,15 +85,38 @@ class Page(QWidget):
         header.addLayout(words, 1)
         return header
 
-    def _scroll_area(self) -> QScrollArea:
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        inner = QWidget()
-        inner.setObjectName("scroll_body")
-        inner.setLayout(self.body)
-        self.body.setContentsMargins(0, 0, SPACE.s, 0)
-        area.setWidget(inner)
-        return area
+
+class _ScrollBody(QWidget):
+    """Is never squeezed below the height that its wrapped texts need, which a scroll area alone does not see to."""
+
+    def __init__(self, layout: QVBoxLayout) -> None:
+        super().__init__()
+        self.setObjectName("scroll_body")
+        self.setLayout(layout)
+        self._layout = layout
+
+    def event(self, event: QEvent) -> bool:
+        """Take the height anew when the contents or the width changed."""
+        handled = super().event(event)
+        if event.type() in {QEvent.Type.LayoutRequest, QEvent.Type.Resize}:
+            wanted = self._layout.totalHeightForWidth(self.width()) if self._layout.hasHeightForWidth() else 0
+            self.setMinimumHeight(max(wanted, self._layout.totalMinimumSize().height()))
+        return handled
+
+
+def _scroll_area(body: QVBoxLayout) -> QScrollArea:
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    area.setWidget(_ScrollBody(body))
+    bar = area.verticalScrollBar()
+
+    def keep_right_edge(_low: int, high: int) -> None:
+        # The bar takes its room out of the margin, so that the contents end where the header ends.
+        right = SPACE.xl - bar.sizeHint().width() if high > 0 else SPACE.xl
+        body.setContentsMargins(SPACE.xl, 0, right, SPACE.l)
+
+    bar.rangeChanged.connect(keep_right_edge)
+    return area

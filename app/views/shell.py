@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PySide6.QtCore import QByteArray, QTimer, Signal
+from PySide6.QtCore import QByteArray, Qt, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QPaintEvent, QShortcut
 from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QVBoxLayout, QWidget
 
@@ -203,6 +203,9 @@ class Shell(QMainWindow):
         spec = self._specs[key]
         self.rail.mark(spec.rail or key)
         self.setWindowTitle(f"{spec.title} - Pilothouse")
+        page = self.stack.page(key)
+        if page is not None and not page.isAncestorOf(QApplication.focusWidget() or self):
+            page.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _on_sampled(self, sample: TelemetrySample) -> None:
         if self.isVisible():

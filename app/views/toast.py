@@ -196,8 +196,7 @@ class ToastStack(QObject):
     def _arrange(self) -> None:
         bottom = self._window.height() - self._bottom_margin - SPACE.m
         for toast in reversed(self._toasts):
-            toast.adjustSize()
-            toast.resize(_WIDTH, max(toast.heightForWidth(_WIDTH), toast.sizeHint().height()))
+            toast.resize(_WIDTH, toast.heightForWidth(_WIDTH))
             bottom -= toast.height()
             toast.move(self._window.width() - _WIDTH - SPACE.l, bottom)
             toast.raise_()

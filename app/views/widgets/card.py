@@ -44,6 +44,7 @@ class Card(QFrame):
             self._title = QLabel(title)
             self._title.setTextFormat(Qt.TextFormat.PlainText)
             set_kind(self._title, "h3")
+            self.title_row.addStrut(24)
             self.title_row.addWidget(self._title)
             self.title_row.addStretch(1)
         outer.addLayout(self.title_row)

@@ -42,11 +42,12 @@ class CardGrid(QWidget):
 
     def _arrange(self) -> None:
         fitting = max((self.width() + SPACE.m) // (self._min_width + SPACE.m), 1)
-        columns = min(fitting, self._max_columns)
+        columns = min(fitting, self._max_columns, max(len(self._cards), 2))
         if columns == self._columns:
             return
         for column in range(max(self._columns, self._max_columns)):
             self._grid.setColumnStretch(column, 1 if column < columns else 0)
+            self._grid.setColumnMinimumWidth(column, self._min_width if column < columns else 0)
         self._columns = columns
         for index, card in enumerate(self._cards):
             self._grid.addWidget(card, index // columns, index % columns)

@@ -28,6 +28,7 @@ class HostCard(Card):
         super().__init__("This computer", parent=parent)
         details = QPushButton("Details")
         set_role(details, "ghost")
+        details.setProperty("compact", True)
         details.setAccessibleName("Details of this computer")
         details.clicked.connect(self.details_wanted)
         self.title_row.addWidget(details)

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QWidget
+from PySide6.QtGui import QFont
+from PySide6.QtWidgets import QApplication, QHBoxLayout, QLabel, QWidget
 
 from app.viewmodels.reading_history import ReadingHistory
 from app.viewmodels.wording import number_text, size_text
 from app.views.theme import set_kind, theme, theme_host
 from app.views.widgets.card import Card
 from app.views.widgets.elided_label import ElidedLabel
-from app.views.widgets.plot_axes import DurationAxis, ValueAxis
+from app.views.widgets.plot_axes import ValueAxis
 from core.contracts.units import reading_of
 
 _SECONDS = 600
@@ -44,6 +45,20 @@ class ChartPlan:
     top: float | str | None = None
 
 
+def _small_font() -> QFont:
+    font = QApplication.font()
+    font.setPixelSize(11)
+    return font
+
+
+class AgeAxis(pg.AxisItem):
+    """Seconds before now, as minutes."""
+
+    def __init__(self) -> None:
+        super().__init__(orientation="bottom")
+        self.setTicks([[(-minutes * 60.0, f"-{minutes} min") for minutes in (8, 6, 4, 2)]])
+
+
 class LivePlot(Card):
     """A chart on a card."""
 
@@ -52,14 +67,13 @@ class LivePlot(Card):
         self.plan = plan
         self.setAccessibleName(f"Chart: {plan.title}")
         self._unit = reading_of(plan.keys[0]).unit
+        self._top = 0.0
         title = QLabel(plan.title)
         set_kind(title, "h3")
         self._values = ElidedLabel(kind="caption")
         self.title_row.addWidget(title)
         self.title_row.addWidget(self._values, 1)
-        self._plot = pg.PlotWidget(
-            axisItems={"bottom": DurationAxis(orientation="bottom"), "left": ValueAxis(self._unit)}
-        )
+        self._plot = pg.PlotWidget(axisItems={"bottom": AgeAxis(), "left": ValueAxis(self._unit)})
         self._plot.setFixedHeight(_HEIGHT)
         self._plot.setMenuEnabled(False)
         self._plot.setMouseEnabled(x=False, y=False)
@@ -83,8 +97,18 @@ class LivePlot(Card):
             curve.setData(ages, series)
             known = series[np.isfinite(series)]
             highest = max(highest, float(known.max()) if len(known) else 0.0)
-        self._plot.setYRange(0, top or _nice_top(highest, self._unit), padding=0.02)
+        self._set_top(top or _nice_top(highest, self._unit))
         self._values.set_whole(self._newest(history))
+
+    def _set_top(self, top: float) -> None:
+        if top == self._top:
+            return
+        self._top = top
+        self._plot.setYRange(0, top * 1.1, padding=0.03)
+        step = _nice_step(top, self._unit)
+        left = self._plot.getAxis("left")
+        marks = [step * number for number in range(int(top / step + 1e-9) + 1)]
+        left.setTicks([[(mark, value_text(mark, self._unit).replace(".0 ", " ")) for mark in marks]])
 
     def _given_top(self, history: ReadingHistory) -> float | None:
         if isinstance(self.plan.top, str):
@@ -109,6 +133,7 @@ class LivePlot(Card):
             curve.setPen(pg.mkPen(tokens.curve(index), width=1))
         for side in ("left", "bottom"):
             axis = self._plot.getAxis(side)
+            axis.setStyle(tickFont=_small_font(), tickLength=0)
             axis.setPen(pg.mkPen(tokens.plot_grid))
             axis.setTextPen(pg.mkPen(tokens.plot_axis))
         self._plot.showGrid(x=False, y=True, alpha=0.25)
@@ -150,6 +175,14 @@ def value_text(value: float, unit: str) -> str:
 
 def _number(key: str) -> int:
     return next((int(part) for part in key.split(".") if part.isdigit()), -1)
+
+
+def _nice_step(top: float, unit: str) -> float:
+    """Return a round distance between three to five marks: halves of powers of two for bytes, 1, 2 or 5 tens else."""
+    if unit.startswith("B"):
+        return 2.0 ** math.floor(math.log2(top / 2))
+    power = 10 ** math.floor(math.log10(top))
+    return next(power * part for part in (0.25, 0.5, 1.0, 2.0) if top / (power * part) <= 4.01)
 
 
 def _nice_top(highest: float, unit: str) -> float:

@@ -77,4 +77,5 @@ class Meter(QWidget):
         """Show a value and how full it is."""
         self._value.setText(value)
         self._bar.set_share(share)
+        self._bar.setVisible(share is not None)
         self.setAccessibleDescription(value)

@@ -16,6 +16,8 @@ from core.contracts.runs import RunSummary
 from core.contracts.states import RESUMABLE_STATES, RunState
 
 _PROGRESS_STEPS = 1000
+_METRIC_WIDTH = 168
+_DURATION_WIDTH = 84
 
 
 class LiveRunCard(Card):
@@ -29,8 +31,9 @@ class LiveRunCard(Card):
     opened = Signal(str)
     stop_wanted = Signal(str)
 
-    def __init__(self, summary: RunSummary, parent: QWidget | None = None) -> None:
+    def __init__(self, summary: RunSummary, kind_title: str, parent: QWidget | None = None) -> None:
         super().__init__(clickable=True, parent=parent)
+        self._kind_title = kind_title
         self.run_id = summary.run_id
         self.setObjectName(f"live_run_{summary.run_id}")
         self._name = ElidedLabel(kind="h3")
@@ -75,7 +78,7 @@ class LiveRunCard(Card):
         self.setAccessibleName(f"{summary.name or summary.run_id}, {summary.state}")
         self._chip.set_state(summary.state)
         started = f" · for {duration_text(summary)}" if summary.started is not None else ""
-        self._where.set_whole(f"{summary.kind} on {summary.host}{started}")
+        self._where.set_whole(f"{self._kind_title} on {_host_text(summary)}{started}")
         if summary.progress is None:
             self._bar.setRange(0, _PROGRESS_STEPS)
             self._bar.setValue(0)
@@ -103,7 +106,9 @@ class RunRow(QWidget):
     opened = Signal(str)
     resume_wanted = Signal(str)
 
-    def __init__(self, summary: RunSummary, *, explains: bool = False, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, summary: RunSummary, kind_title: str, *, explains: bool = False, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._run_id = summary.run_id
         row = QHBoxLayout(self)
@@ -121,11 +126,12 @@ class RunRow(QWidget):
         words = QVBoxLayout()
         words.setSpacing(1)
         words.addWidget(ElidedLabel(summary.name or summary.run_id, "h3" if explains else "body"))
-        second = _reason(summary) if explains else f"{summary.kind} · {moment_text(summary.ended or summary.created)}"
+        second = _reason(summary) if explains else f"{kind_title} · {moment_text(summary.ended or summary.created)}"
         words.addWidget(ElidedLabel(second, "caption"))
         row.addLayout(words, 1)
         if not explains:
-            row.addWidget(_figures(summary))
+            for figure in _figures(summary):
+                row.addWidget(figure)
         self._add_buttons(row, summary, explains=explains)
 
     def _add_buttons(self, row: QHBoxLayout, summary: RunSummary, *, explains: bool) -> None:
@@ -144,17 +150,22 @@ class RunRow(QWidget):
         row.addWidget(opener)
 
 
+def _host_text(summary: RunSummary) -> str:
+    return "this computer" if summary.host == "local" else summary.host
+
+
 def _reason(summary: RunSummary) -> str:
     said = f"{summary.message} {summary.hint}".strip()
     return said or summary.last_line or "It left no message; its log may tell more."
 
 
-def _figures(summary: RunSummary) -> QLabel:
-    parts = (metric_text(summary), span_text(summary.duration_s) if summary.duration_s is not None else "")
-    label = QLabel("   ".join(part for part in parts if part))
-    set_kind(label, "caption")
-    label.setTextFormat(Qt.TextFormat.PlainText)
-    return label
+def _figures(summary: RunSummary) -> tuple[ElidedLabel, QLabel]:
+    metric = ElidedLabel(metric_text(summary), "caption")
+    metric.setFixedWidth(_METRIC_WIDTH)
+    took = QLabel(span_text(summary.duration_s) if summary.duration_s is not None else "")
+    took.setFixedWidth(_DURATION_WIDTH)
+    set_kind(took, "caption")
+    return metric, took
 
 
 def _eta_text(summary: RunSummary) -> str:

@@ -32,12 +32,13 @@ def _is_available(device: Device) -> bool:
 
 
 def make_accelerator(device: Device, precision: str, grad_accum_steps: int) -> Accelerator:
-    """Return an accelerator on the asked device in the asked precision.
+    """Return an accelerator on the asked device in the asked precision; convolutions are made repeatable.
 
     Raises:
         EnvironmentProblem: The device is not there.
         UserError: The precision does not work on it.
     """
+    import torch
     from accelerate import Accelerator
 
     if not _is_available(device):
@@ -47,6 +48,8 @@ def make_accelerator(device: Device, precision: str, grad_accum_steps: int) -> A
         mixed_precision=_MIXED_PRECISION[precision],
         gradient_accumulation_steps=grad_accum_steps,
     )
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
     used = accelerator.device.type
     if device not in ("auto", used):
         raise EnvironmentProblem(f"{device} was asked for, but {used} would be used.", _REMEDY)

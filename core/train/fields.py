@@ -15,7 +15,7 @@ Precision = Annotated[
     Meta(
         title="Precision",
         description="Arithmetic of the forward and backward pass. bf16 needs no loss scaling; fp16 works on GPUs only.",
-        extra_json_schema={"advanced": True},
+        extra_json_schema={"section": "Training", "advanced": True},
     ),
 ]
 
@@ -28,9 +28,44 @@ def extra(section: str, unit: str = "", *, advanced: bool = False) -> dict[str, 
 _OPTIMIZER = "Optimizer"
 _CHECKPOINTS = "Checkpoints"
 
+WeightDecay = Annotated[
+    float,
+    Meta(
+        title="Weight decay",
+        ge=0,
+        le=10,
+        description="Decoupled decay of matrices and convolutions; norms and biases are left out. Usually 0.01 to 0.1.",
+        extra_json_schema=extra(_OPTIMIZER),
+    ),
+]
+Beta2 = Annotated[
+    float,
+    Meta(
+        title="Beta 2",
+        ge=0,
+        lt=1,
+        description="Decay of the running mean of the squared gradient.",
+        extra_json_schema=extra(_OPTIMIZER, advanced=True),
+    ),
+]
+EmaDecay = Annotated[
+    float,
+    Meta(
+        title="Weight averaging",
+        ge=0,
+        lt=1,
+        description="Decay of the exponential average of the weights that is validated and exported; 0 turns it off.",
+        extra_json_schema=extra(_OPTIMIZER, advanced=True),
+    ),
+]
+
 
 class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """AdamW with warm-up, cosine decay, clipping and an average of the weights."""
+    """AdamW with warm-up, cosine decay, clipping and an average of the weights.
+
+    A kind with other defaults subclasses it: defaults given as an instance would be lost where a spec or a form names
+    only some of the fields.
+    """
 
     lr: Annotated[
         float,
@@ -62,16 +97,7 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             extra_json_schema=extra(_OPTIMIZER, advanced=True),
         ),
     ] = 0.05
-    weight_decay: Annotated[
-        float,
-        Meta(
-            title="Weight decay",
-            ge=0,
-            le=10,
-            description="Decoupled decay of matrices and convolutions; norms and biases are left out. Usually 0.01 to 0.1.",
-            extra_json_schema=extra(_OPTIMIZER),
-        ),
-    ] = 0.05
+    weight_decay: WeightDecay = 0.05
     beta1: Annotated[
         float,
         Meta(
@@ -82,16 +108,7 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             extra_json_schema=extra(_OPTIMIZER, advanced=True),
         ),
     ] = 0.9
-    beta2: Annotated[
-        float,
-        Meta(
-            title="Beta 2",
-            ge=0,
-            lt=1,
-            description="Decay of the running mean of the squared gradient.",
-            extra_json_schema=extra(_OPTIMIZER, advanced=True),
-        ),
-    ] = 0.999
+    beta2: Beta2 = 0.999
     eps: Annotated[
         float,
         Meta(
@@ -122,16 +139,7 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             extra_json_schema=extra(_OPTIMIZER, "micro-batches", advanced=True),
         ),
     ] = 1
-    ema_decay: Annotated[
-        float,
-        Meta(
-            title="Weight averaging",
-            ge=0,
-            lt=1,
-            description="Decay of the exponential average of the weights that is validated and exported; 0 turns it off.",
-            extra_json_schema=extra(_OPTIMIZER, advanced=True),
-        ),
-    ] = 0.0
+    ema_decay: EmaDecay = 0.0
 
 
 class CheckpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

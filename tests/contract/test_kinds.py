@@ -54,6 +54,15 @@ def test_every_field_has_a_title_help_and_a_default_that_it_allows(kind: RunKind
 
 
 @KINDS
+def test_a_form_starts_with_the_defaults_of_the_spec(kind: RunKind) -> None:
+    form = form_of(kind)
+    given = {field.path: field.default for field in form.fields if field.default is not None}
+    if any(field.default is None and not field.optional for field in form.fields):
+        pytest.skip("has fields that must be given")
+    assert decode_spec(mapping_of(tag_of(kind), given)) == kind.spec()
+
+
+@KINDS
 def test_form_values_and_toml_lead_back_to_the_same_spec(kind: RunKind) -> None:
     tag = tag_of(kind)
     for name in kind.examples:

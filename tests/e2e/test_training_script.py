@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from core.contracts.events import ArtifactEvent, MetricEvent, ResultEvent
+from core.contracts.events import ArtifactEvent, LogEvent, MetricEvent, ResultEvent
 from core.contracts.ids import RunId
 from core.contracts.states import RunState
 from core.jobs.processes import marked_processes
@@ -150,6 +149,8 @@ def test_the_emitter_reports_while_the_users_own_core_package_is_imported(desk: 
     (desk.folder / "core" / "__init__.py").write_text("MINE = True\n")
     run_id = desk.succeeded(EMITTER)
     assert desk.curves(run_id) == {"loss": [(0, 2.0), (1, 1.0), (2, 0.0)]}
+    warnings = [event.message for event in desk.events(run_id) if isinstance(event, LogEvent) and event.level != "info"]
+    assert warnings == []
     assert {"score": 0.75} in [event.values for event in desk.events(run_id) if isinstance(event, ResultEvent)]
 
 
@@ -167,6 +168,12 @@ def test_a_hugging_face_trainer_reports_with_its_exact_steps(desk: Desk) -> None
     assert all(2.0 < value < 5.0 for _, value in curves["train/loss"] + curves["eval/loss"])
     results = [event.values for event in desk.events(run_id) if isinstance(event, ResultEvent)]
     assert results[-1]["train/runtime"] > 0
+
+
+def test_a_script_that_reports_nothing_is_said_to(desk: Desk) -> None:
+    run_id = desk.succeeded("print('nothing to see')")
+    warnings = [event.message for event in desk.events(run_id) if isinstance(event, LogEvent) and event.level != "info"]
+    assert warnings == ["The script reported no metrics that were recognised."]
 
 
 def test_torchrun_starts_two_ranks_and_keeps_arguments_that_look_like_its_own(desk: Desk) -> None:
@@ -218,7 +225,7 @@ def test_stop_reaches_the_script_and_is_no_failure(desk: Desk) -> None:
     desk.lab.launcher.stop(run_id)
     assert desk.lab.ended(run_id, LIMIT_S).state is RunState.STOPPED
     assert (desk.folder / "ended").read_text() == "politely"
-    assert marked_processes(run_id) == []
+    wait_for(lambda: not marked_processes(run_id), "no process of the run")
 
 
 def test_a_script_that_ignores_the_stop_is_killed_after_the_grace(desk: Desk) -> None:
@@ -253,6 +260,6 @@ def test_the_shipped_example_trains_and_lists_what_it_made(desk: Desk) -> None:
 
 def test_another_python_runs_the_script(desk: Desk) -> None:
     bare = desk.folder / "bare-python"
-    os.symlink(os.path.realpath(sys.executable), bare)
+    bare.symlink_to(Path(sys.executable).resolve())
     run_id = desk.succeeded("import sys; print('executable', sys.executable)", interpreter=str(bare))
     assert f"executable {bare}" in desk.output(run_id)

@@ -17,8 +17,8 @@ from core.train.script.tensorboard_source import TensorBoardSource
 from core.train.script.trainer_source import TrainerSource
 
 _SCAN_PERIOD_S = 1.0
+_SCAN_REST = 20.0
 _DRAIN_POLLS = 1000
-_POINTS_PER_POLL = 50_000
 
 
 class ScriptWatch:
@@ -42,9 +42,11 @@ class ScriptWatch:
 
     def poll(self) -> int:
         """Report what is new; return the number of points."""
-        if time.monotonic() >= self._next_scan:
+        started = time.monotonic()
+        if started >= self._next_scan:
             self._scan()
-            self._next_scan = time.monotonic() + _SCAN_PERIOD_S
+            ended = time.monotonic()
+            self._next_scan = ended + max(_SCAN_PERIOD_S, _SCAN_REST * (ended - started))
         reported = self._report(self._trainer, self._trainer.poll())
         for source in self._files.values():
             reported += self._report(source, source.poll())

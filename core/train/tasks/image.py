@@ -16,7 +16,7 @@ from core.contracts.kinds import RunKind
 from core.contracts.specs import Device, RunSpec, Seed
 from core.contracts.worker import RunContext
 from core.train.augmentation import AugmentationSpec
-from core.train.fields import CheckpointSpec, OptimizerSpec, Precision, extra
+from core.train.fields import CheckpointSpec, EmaDecay, OptimizerSpec, Precision, extra
 from core.train.image_data import DIGITS, MIN_IMAGES_PER_CLASS, ImageSet, Split
 from core.train.space import check_space, checkpoint_bytes
 
@@ -30,6 +30,12 @@ _DATA = "Data"
 _TRAINING = "Training"
 _LARGEST_TABLE = 30
 _STAGE_WIDTHS = (1, 2, 4, 4, 4)
+
+
+class ImageOptimizerSpec(OptimizerSpec, frozen=True, kw_only=True):
+    """The optimizer of image training: validates and exports averaged weights."""
+
+    ema_decay: EmaDecay = 0.98
 
 
 class ImageTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.image"):
@@ -162,10 +168,13 @@ class ImageTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.image"):
             extra_json_schema=extra(_TRAINING, advanced=True),
         ),
     ] = 0.05
-    seed: Seed = 0
-    device: Annotated[Device, Meta(title="Device", description="'auto' takes the fastest there is.")] = "auto"
+    seed: Annotated[Seed, Meta(extra_json_schema=extra(_TRAINING, advanced=True))] = 0
+    device: Annotated[
+        Device,
+        Meta(title="Device", description="'auto' takes the fastest there is.", extra_json_schema=extra(_TRAINING)),
+    ] = "auto"
     precision: Precision = "fp32"
-    optimizer: Annotated[OptimizerSpec, Meta(title="Optimizer")] = OptimizerSpec(ema_decay=0.98)
+    optimizer: Annotated[ImageOptimizerSpec, Meta(title="Optimizer")] = ImageOptimizerSpec()
     augmentation: Annotated[AugmentationSpec, Meta(title="Augmentation")] = AugmentationSpec()
     checkpoints: Annotated[CheckpointSpec, Meta(title="Checkpoints")] = CheckpointSpec()
 

@@ -15,7 +15,7 @@ from core.contracts.errors import FieldProblem, UserError
 from core.contracts.kinds import RunKind
 from core.contracts.specs import Device, RunSpec, Seed
 from core.contracts.worker import RunContext
-from core.train.fields import CheckpointSpec, OptimizerSpec, Precision, extra
+from core.train.fields import Beta2, CheckpointSpec, OptimizerSpec, Precision, WeightDecay, extra
 from core.train.space import check_space, checkpoint_bytes
 from core.train.text_data import MAX_BYTES, STDLIB, list_texts, load_text
 
@@ -27,6 +27,13 @@ _DATA = "Data"
 _MODEL = "Model"
 _TRAINING = "Training"
 _SAMPLE_BYTES = 400
+
+
+class LanguageOptimizerSpec(OptimizerSpec, frozen=True, kw_only=True):
+    """The optimizer of language training: the faster second moment and stronger decay usual there."""
+
+    beta2: Beta2 = 0.95
+    weight_decay: WeightDecay = 0.1
 
 
 class LanguageTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.language"):
@@ -137,10 +144,13 @@ class LanguageTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.langua
             extra_json_schema=extra(_TRAINING, advanced=True),
         ),
     ] = 0.7
-    seed: Seed = 0
-    device: Annotated[Device, Meta(title="Device", description="'auto' takes the fastest there is.")] = "auto"
+    seed: Annotated[Seed, Meta(extra_json_schema=extra(_TRAINING, advanced=True))] = 0
+    device: Annotated[
+        Device,
+        Meta(title="Device", description="'auto' takes the fastest there is.", extra_json_schema=extra(_TRAINING)),
+    ] = "auto"
     precision: Precision = "fp32"
-    optimizer: Annotated[OptimizerSpec, Meta(title="Optimizer")] = OptimizerSpec(beta2=0.95, weight_decay=0.1)
+    optimizer: Annotated[LanguageOptimizerSpec, Meta(title="Optimizer")] = LanguageOptimizerSpec()
     checkpoints: Annotated[CheckpointSpec, Meta(title="Checkpoints")] = CheckpointSpec()
 
 

@@ -40,6 +40,7 @@ _METRICS = "Metrics"
 _POLL_S = 0.2
 _KILL_WAIT_S = 5.0
 _OUTPUT_KIND = "script.output"
+_EMITTED_EVENTS = "events.*.[0-9]*.jsonl"
 
 
 class ScriptTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.script"):
@@ -223,7 +224,8 @@ def run(spec: ScriptTrainingSpec, context: RunContext) -> None:
     if process.returncode != 0 and not stopped:
         raise explain_failure(process.returncode, read_tail(log, log_offset), command.argv[0])
     _list_outputs(context)
-    if watch.num_points == 0 and not stopped:
+    has_emitted = any(context.run_dir.glob(_EMITTED_EVENTS))
+    if watch.num_points == 0 and not has_emitted and not stopped:
         context.log("The script reported no metrics that were recognised.", "warning")
 
 

@@ -37,6 +37,7 @@ from core.contracts.notices import Notice
 from core.contracts.runs import RunDetail, RunSummary
 
 _TICK_MS = 1000
+_MAX_NAME = 60
 
 
 class RunDetailPage(Page):
@@ -73,7 +74,7 @@ class RunDetailPage(Page):
         if route.run_id is None or route.run_id == self.controller.run_id:
             return
         self._stack.setCurrentIndex(0)
-        self.set_heading(route.run_id)
+        self.set_heading(route.run_id[:_MAX_NAME])
         self.log.clear()
         self.controller.open(route.run_id)
 
@@ -179,7 +180,9 @@ class RunDetailPage(Page):
         summary = self.controller.summary
         if summary is None:
             return
-        self.set_heading((summary.name or summary.run_id)[:120], summary.run_id)
+        name = " ".join((summary.name or summary.run_id).split())
+        self.set_heading(name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…", summary.run_id)
+        self.setToolTip(name if len(name) > _MAX_NAME else "")
         self._head.show_summary(summary, self._kinds.get(summary.kind, summary.kind))
         self._buttons["run_stop"].setVisible(can_stop(summary))
         self._buttons["run_resume"].setVisible(can_resume(summary))

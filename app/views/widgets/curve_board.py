@@ -185,7 +185,7 @@ class CurveBoard(QWidget):
         row, column = 0, 0
         for name, plot in self._plots.items():
             is_wide = name == self._expanded
-            plot.setFixedHeight(plot.wanted_height(_EXPANDED_HEIGHT if is_wide else _HEIGHT))
+            plot.setFixedHeight(_EXPANDED_HEIGHT if is_wide else _HEIGHT)
             if is_wide and column:
                 row, column = row + 1, 0
             self._grid.addWidget(plot, row, column, 1, columns if is_wide else 1)

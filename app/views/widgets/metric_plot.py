@@ -13,7 +13,7 @@ import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QPoint, QPointF, QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent, QWheelEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from app.viewmodels.curve_set import ChartPlan, CurveRequest, CurveSet, curve_label
 from app.viewmodels.metric_series import Axis, Sample, ViewRange
@@ -22,7 +22,7 @@ from app.views.icons import icon
 from app.views.theme import SPACE, set_kind, set_surface, theme
 from app.views.widgets.plot_axes import ValueAxis, bottom_axis, position_text, value_text
 from app.views.widgets.plot_items import CurveItem, MarkerLines, ZoomBox
-from app.views.widgets.plot_legend import PlotLegend
+from app.views.widgets.plot_legend import LegendArea, PlotLegend
 from app.views.widgets.plot_tooltip import PlotTooltip, TooltipRow
 from core.contracts.runs import MarkerRecord
 
@@ -176,11 +176,6 @@ class MetricPlot(QFrame):
         """Return the drawing area, for pictures of it."""
         return self._canvas
 
-    def wanted_height(self, height: int) -> int:
-        """Return ``height``, with more room where the legend of many curves needs it."""
-        extra = self.legend.heightForWidth(max(self.width(), 360)) - 24
-        return height + max(0, min(extra, 160))
-
     def recolour(self) -> None:
         """Take on the theme in force."""
         tokens = theme()
@@ -202,7 +197,7 @@ class MetricPlot(QFrame):
         self.legend = PlotLegend()
         self.legend.toggled.connect(self._on_legend_toggled)
         self.legend.pointed.connect(self._on_curve_pointed)
-        layout.addWidget(self.legend)
+        layout.addWidget(self._build_legend_area())
         self._box = ZoomBox()
         self._box.reset_wanted.connect(self.reset_view)
         self._box.sigRangeChangedManually.connect(self._on_range_dragged)
@@ -221,6 +216,16 @@ class MetricPlot(QFrame):
         self._marker_lines = MarkerLines(self._box)
         layout.addWidget(self._canvas, 1)
         self._tooltip = PlotTooltip(self._canvas)
+
+    def _build_legend_area(self) -> QScrollArea:
+        """Return the legend in an area that scrolls when there are more curves than fit three rows."""
+        area = LegendArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(self.legend)
+        return area
 
     def _build_header(self) -> QHBoxLayout:
         header = QHBoxLayout()

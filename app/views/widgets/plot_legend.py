@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
-from PySide6.QtWidgets import QAbstractButton, QSizePolicy, QWidget
+from PySide6.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QResizeEvent, QWheelEvent
+from PySide6.QtWidgets import QAbstractButton, QScrollArea, QSizePolicy, QWidget
 
 from app.views.theme import theme
 from app.views.widgets.flow_layout import FlowLayout
@@ -12,6 +12,8 @@ from app.views.widgets.flow_layout import FlowLayout
 _HEIGHT = 22
 _DOT = 8
 _MAX_NAME_WIDTH = 220
+_MAX_ROWS = 3
+_SPACING = 2
 
 
 class LegendChip(QAbstractButton):
@@ -102,6 +104,29 @@ class LegendChip(QAbstractButton):
         self.update()
 
 
+class LegendArea(QScrollArea):
+    """Holds a legend: as high as its rows, three rows at most."""
+
+    def resizeEvent(self, arg__1: QResizeEvent) -> None:
+        """Fit the height to the width."""
+        super().resizeEvent(arg__1)
+        self.fit()
+
+    def fit(self) -> None:
+        """Take the height that the chips need at this width."""
+        legend = self.widget()
+        if legend is not None:
+            rows = legend.heightForWidth(self.width())
+            self.setFixedHeight(max(_HEIGHT, min(rows, _MAX_ROWS * (_HEIGHT + _SPACING))))
+
+    def wheelEvent(self, arg__1: QWheelEvent) -> None:
+        """Scroll the page where the legend itself has nothing to scroll."""
+        if self.verticalScrollBar().maximum() == 0:
+            arg__1.ignore()
+        else:
+            super().wheelEvent(arg__1)
+
+
 class PlotLegend(QWidget):
     """Chips in rows.
 
@@ -116,7 +141,7 @@ class PlotLegend(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._chips: dict[str, LegendChip] = {}
-        self._flow = FlowLayout(self, spacing=2)
+        self._flow = FlowLayout(self, spacing=_SPACING)
 
     def set_keys(self, labels: dict[str, str]) -> None:
         """Show a chip for each key; chips that stay keep their state."""
@@ -127,6 +152,7 @@ class PlotLegend(QWidget):
         for key, label in labels.items():
             if key not in self._chips:
                 self._add(key, label)
+        self._refit()
 
     def chip(self, key: str) -> LegendChip:
         """Return a curve's chip."""
@@ -143,6 +169,12 @@ class PlotLegend(QWidget):
         chip.pointed.connect(lambda inside: self.pointed.emit(key if inside else None))
         self._chips[key] = chip
         self._flow.addWidget(chip)
+
+    def _refit(self) -> None:
+        viewport = self.parentWidget()
+        area = viewport.parentWidget() if viewport is not None else None
+        if isinstance(area, LegendArea):
+            area.fit()
 
     def _isolate(self, key: str) -> None:
         is_alone = self.shown() <= {key}

@@ -70,6 +70,7 @@ class RunHeader(Card):
         row = QHBoxLayout(self._problem)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(SPACE.s)
+        self._remedies: list[QPushButton] = []
         words = QVBoxLayout()
         words.setSpacing(2)
         self._message = QLabel()
@@ -90,12 +91,14 @@ class RunHeader(Card):
             button = QPushButton(text)
             button.setObjectName(name)
             set_role(button, "secondary")
+            self._remedies.append(button)
             button.clicked.connect(signal)
             row.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
         return self._problem
 
     def _show_problem(self, summary: RunSummary) -> None:
         is_wrong = summary.state in {RunState.FAILED, RunState.LOST}
+        self._remedies[-1].setVisible(is_wrong)
         silent = summary.silent_since is not None and not summary.state.is_terminal
         self._problem.setVisible(is_wrong or silent)
         set_kind(self._message, "error" if is_wrong else "body")
@@ -111,6 +114,8 @@ class RunHeader(Card):
 def _stage_of(summary: RunSummary) -> str:
     if summary.state in {RunState.FAILED, RunState.LOST}:
         return summary.stage
+    if summary.state is RunState.SUCCEEDED:
+        return summary.message or summary.last_line
     return summary.stage or summary.message or summary.last_line
 
 

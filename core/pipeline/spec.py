@@ -40,10 +40,13 @@ class QuickstartSpec(RunSpec, frozen=True, kw_only=True, tag="quickstart"):
             title="Training threads",
             ge=0,
             le=1024,
-            description="CPU threads for training and compressing; 0 shares the cores out.",
+            description=(
+                "CPU threads for training and compressing; 0 shares the cores out. A net this small gains little from more "
+                "than 1, and on a busy machine threads that wait for each other cost several times as long."
+            ),
             extra_json_schema=_section("Training", advanced=True),
         ),
-    ] = 0
+    ] = 1
     max_accuracy_drop_points: Annotated[
         float,
         Meta(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import fx
+from torch.fx.passes.shape_prop import ShapeProp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,17 +47,27 @@ class _Weight:
 
 @dataclass(frozen=True, slots=True)
 class _Tail:
-    """What follows a convolution or linear layer and can be computed by the same kernel."""
+    """A layer and what follows it, in order, as far as one kernel can compute it."""
 
     post_op: str
     scale: float
     zero_point: int
     dtype: torch.dtype
-    last: fx.Node
+    nodes: tuple[fx.Node, ...]
 
 
-def lower_to_onednn(model: fx.GraphModule) -> int:
-    """Replace quantized convolutions and linear layers in place; return how many now compute in INT8."""
+def lower_to_onednn(model: fx.GraphModule, sample: torch.Tensor) -> int:
+    """Replace quantized convolutions and linear layers in place; return how many now compute in INT8.
+
+    Args:
+        model: Graph as PT2E's conversion leaves it.
+        sample: A batch of inputs. Its sizes tell oneDNN which weight format to pack for; without them it guesses, and for
+            many widths (48, 96...) then repacks the weights slowly at every call. Other sizes still compute rightly.
+
+    Raises:
+        ValueError: The graph holds a quantized operation that oneDNN has no kernel for.
+    """
+    ShapeProp(model).propagate(sample)
     lowered = 0
     for node in list(model.graph.nodes):
         if node.target == _aten.conv2d.default:
@@ -69,6 +80,9 @@ def lower_to_onednn(model: fx.GraphModule) -> int:
     model.graph.eliminate_dead_code()
     model.graph.lint()
     model.recompile()
+    left = [str(node.target) for node in model.graph.nodes if str(node.target).startswith("quantized_decomposed")]
+    if left:
+        raise ValueError(f"{left[0]} is left, which only the quantizer's own library can load")
     return lowered
 
 
@@ -78,9 +92,13 @@ def _lower(graph: fx.Graph, node: fx.Node, emit: Any) -> bool:
     if activation is None or weight is None:
         return False
     tail = _tail_of(node)
-    with graph.inserting_before(tail.last):
+    last = tail.nodes[-1]
+    with graph.inserting_before(last):
         replacement = emit(graph, node, activation, weight, tail)
-    tail.last.replace_all_uses_with(replacement)
+    replacement.meta = dict(last.meta)
+    last.replace_all_uses_with(replacement)
+    for done in reversed(tail.nodes):  # dead code elimination would spare an in-place ReLU and all before it
+        graph.erase_node(done)
     return True
 
 
@@ -103,15 +121,15 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 
 
 def _tail_of(node: fx.Node) -> _Tail:
-    last, post_op = node, "none"
-    user = _only_user(last)
-    if user is not None and user.target == _aten.relu.default:
-        last, post_op = user, "relu"
-        user = _only_user(last)
+    nodes, post_op = [node], "none"
+    user = _only_user(node)
+    if user is not None and user.target in (_aten.relu.default, _aten.relu_.default):
+        nodes, post_op = [node, user], "relu"
+        user = _only_user(user)
     if user is not None and user.target == _decomposed.quantize_per_tensor.default:
         scale, zero_point = cast("tuple[float, int]", user.args[1:3])
-        return _Tail(post_op, scale, zero_point, torch.uint8, user)
-    return _Tail(post_op, 1.0, 0, torch.float32, last)
+        return _Tail(post_op, scale, zero_point, torch.uint8, (*nodes, user))
+    return _Tail(post_op, 1.0, 0, torch.float32, tuple(nodes))
 
 
 def _emit_conv(graph: fx.Graph, node: fx.Node, x: _Activation, w: _Weight, tail: _Tail) -> fx.Node:
@@ -119,9 +137,8 @@ def _emit_conv(graph: fx.Graph, node: fx.Node, x: _Activation, w: _Weight, tail:
     bias, stride, padding, dilation, groups = (*given, *_CONV_DEFAULTS[len(given) :])
     stride, padding, dilation = (_pair(value) for value in (stride, padding, dilation))
     geometry = (stride, padding, dilation, groups)
-    packed = graph.call_function(
-        _onednn.qconv_prepack.default, cast("Any", (w.values, w.scales, x.scale, x.zero_point, *geometry, None))
-    )
+    unpacked = (w.values, w.scales, x.scale, x.zero_point, *geometry, _sizes_of_one(x.node))
+    packed = graph.call_function(_onednn.qconv_prepack.default, cast("Any", unpacked))
     operands = (x.node, x.scale, x.zero_point, packed, w.scales, w.zero_points, bias)
     output = (tail.scale, tail.zero_point, tail.dtype, tail.post_op, list(_UNUSED_SCALARS), "")
     return graph.call_function(_onednn.qconv2d_pointwise.default, cast("Any", (*operands, *geometry, *output)))
@@ -133,6 +150,11 @@ def _emit_linear(graph: fx.Graph, node: fx.Node, x: _Activation, w: _Weight, tai
     operands = (x.node, x.scale, x.zero_point, packed, w.scales, w.zero_points, bias)
     output = (tail.scale, tail.zero_point, tail.dtype, tail.post_op, list(_UNUSED_SCALARS), "")
     return graph.call_function(_onednn.qlinear_pointwise.default, cast("Any", (*operands, *output)))
+
+
+def _sizes_of_one(node: fx.Node) -> list[int]:
+    """Return the sizes of an activation for a batch of one."""
+    return [1, *node.meta["tensor_meta"].shape[1:]]
 
 
 def _pair(value: object) -> list[int]:

@@ -9,7 +9,7 @@ betray a quantized mask.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,7 @@ def _session(model: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _as_user_error(model: Path, doing: str) -> Iterator[None]:
+def _as_user_error(model: Path, doing: str) -> Generator[None]:
     try:
         yield
     except (ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,15 +101,22 @@ def _drop_unused(model: Any) -> None:
         delattr(model.get_submodule(owner), leaf)
 
 
-def _export(model: Any, sample: Any, written: Path) -> None:
+@cache
+def _tell_shape_of_packed_weights() -> None:
+    """Register what ``torch.export`` must know of oneDNN's repacking and PyTorch does not say; once per process."""
     import torch
 
     def packed_like(weight: Any, *_: Any) -> Any:
         return torch.empty_like(weight)
 
-    with torch.library._scoped_library("onednn", "FRAGMENT") as library:  # noqa: SLF001 - the only scoped registration
-        library._register_fake("qconv_prepack", packed_like)  # noqa: SLF001 - PyTorch ships none for this one
-        program = torch.export.export(model, (sample,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.library.register_fake("onednn::qconv_prepack", packed_like)
+
+
+def _export(model: Any, sample: Any, written: Path) -> None:
+    import torch
+
+    _tell_shape_of_packed_weights()
+    program = torch.export.export(model, (sample,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, written)
 
 
@@ -135,7 +143,9 @@ class PyTorchPt2e:
 
             try:
                 converted = _calibrate(original, calibration)
-                layers = lower_to_onednn(converted)
+                sample = torch.from_numpy(calibration.x[:2].copy())
+                with torch.inference_mode():
+                    layers = lower_to_onednn(converted, sample)
                 if layers == 0:
                     raise UserError(
                         f"The model {model.name} has no two-dimensional convolution or linear layer to quantize.",
@@ -144,7 +154,7 @@ class PyTorchPt2e:
                 _drop_unused(converted)
                 written = folder / "model-int8.pt2"
                 with torch.no_grad():
-                    _export(converted, torch.from_numpy(calibration.x[:2].copy()), written)
+                    _export(converted, sample, written)
             except (RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
                 raise UserError(
                     f"PyTorch {torch.__version__} cannot quantize {model.name}: {_first_line(error)}",

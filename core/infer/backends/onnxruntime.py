@@ -132,7 +132,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     title = "ONNX Runtime"
     library = "onnxruntime"
-    suffixes = (".onnx",)
+    suffixes: tuple[str, ...] = (".onnx",)
     precisions: tuple[Precision, ...] = ("fp32", "int8")
 
     def status(self) -> BackendStatus:

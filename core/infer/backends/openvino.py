@@ -30,17 +30,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+_FP32: Precision = "fp32"
 _NAMES: dict[str, Precision] = {"u8": "int8", "i8": "int8", "bf16": "bf16"}
 
 
 def _execution(compiled: Any) -> Execution:
     executed = [operation.get_rt_info() for operation in compiled.get_runtime_model().get_ops()]
     precisions = Counter(
-        _NAMES.get(info["runtimePrecision"].astype(str), "fp32")
+        _NAMES.get(info["runtimePrecision"].astype(str), _FP32)
         for info in executed
         if "layerType" in info and "runtimePrecision" in info and info["layerType"].astype(str) in _LAYERS
     )
-    most: Precision = max(precisions, key=lambda name: precisions[name]) if precisions else "fp32"
+    most = max(precisions, key=precisions.__getitem__) if precisions else _FP32
     return Execution(precision=most, int8_layers=precisions["int8"], layers=precisions.total())
 
 
@@ -101,7 +102,7 @@ class OpenVinoBackend:
     name = "openvino"
     title = "OpenVINO"
     library = "openvino"
-    suffixes = (".onnx", ".xml")
+    suffixes: tuple[str, ...] = (".onnx", ".xml")
     precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
     def status(self) -> BackendStatus:

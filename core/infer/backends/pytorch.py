@@ -130,7 +130,7 @@ class PyTorchBackend:
     name = "pytorch"
     title = "PyTorch"
     library = "torch"
-    suffixes = (".pt2",)
+    suffixes: tuple[str, ...] = (".pt2",)
     precisions: tuple[Precision, ...] = ("fp32", "int8")
 
     def status(self) -> BackendStatus:

@@ -181,12 +181,12 @@ def sentence_for(output: str) -> str:
     return f"pip could not install the packages; its last words are in {INSTALL_LOG}."
 
 
-def pip_install(profile: str, *, is_new: bool) -> None:
-    """Install the project (editable) and the pinned packages of the profile; tell of each only when all are new."""
+def pip_install(profile: str, *, is_long: bool) -> None:
+    """Install the project (editable) and the pinned packages of the profile; tell of each where it takes long."""
     # Relative paths: pip would read brackets in an absolute one as a list of extras.
     wanted = ["-e", f".{EXTRAS[profile]}", "-c", "constraints.txt"]
     command = [str(venv_python()), "-m", "pip", "install", "--disable-pip-version-check", *wanted]
-    if not is_new:
+    if not is_long:
         print(f"Bringing the packages in {VENV} up to date", flush=True)
         command.append("-q")
     with subprocess.Popen(command, cwd=ROOT, env=pip_environment(), stderr=subprocess.PIPE, text=True) as child:
@@ -215,7 +215,7 @@ def set_up(profile: str) -> None:
         names = forget_damaged_packages()
         print(f"Installing again: {', '.join(names) or 'what is missing'}", flush=True)
     WORKING_MARK.touch()
-    pip_install(profile, is_new=is_new)
+    pip_install(profile, is_long=is_new or was_interrupted)
     compile_sources()
     WORKING_MARK.unlink()
     ensure_qt_libraries(site_packages())

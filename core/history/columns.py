@@ -43,11 +43,11 @@ class Column:
 
 @dataclass(slots=True)
 class _Group:
-    """Events that carry the same names."""
+    """Events that carry the same names; their values one after the other, without a list for each."""
 
     positions: list[int] = field(default_factory=list[int])
     steps: list[int] = field(default_factory=list[int])
-    rows: list[list[object]] = field(default_factory=list[list[object]])
+    values: list[float | str] = field(default_factory=list[float | str])
 
 
 def key_suffix(file: str, source: str) -> str:
@@ -71,19 +71,7 @@ def columns_of(
         times: Their times, never falling.
         restarts: Every restart of the run that is known; those in other logs void by time, those among ``events`` by order.
     """
-    groups: dict[tuple[str, tuple[str, ...]], _Group] = {}
-    for position, event in enumerate(events):
-        if type(event) is MetricEvent:
-            group = groups.setdefault((METRIC, tuple(event.values)), _Group())
-            group.positions.append(position)
-            group.steps.append(event.step)
-            group.rows.append(list(event.values.values()))
-        elif type(event) is SampleEvent:
-            told = {key: value for key, value in event.values.items() if value is not None}
-            group = groups.setdefault((TELEMETRY, tuple(told)), _Group())
-            group.positions.append(position)
-            group.steps.append(event.seq)
-            group.rows.append(list(told.values()))
+    groups = _groups(events)
     voids = _voids(file, events, times, restarts)
     moments = np.asarray(times, np.float64)
     pieces: dict[tuple[str, str], list[tuple[Ints, Points]]] = {}
@@ -95,6 +83,26 @@ def columns_of(
             points = Points(steps, ts, np.ascontiguousarray(table[:, number]))
             pieces.setdefault((source, key + suffix), []).append((positions, points))
     return [Column(key, source, _in_order(parts)) for (source, key), parts in pieces.items() if _has_points(parts)]
+
+
+def _groups(events: Sequence[AnyEvent]) -> dict[tuple[str, tuple[str, ...]], _Group]:
+    """Return events by the names they carry; the loop is what folding a long log costs most."""
+    groups: dict[tuple[str, tuple[str, ...]], _Group] = {}
+    for position, event in enumerate(events):
+        if type(event) is MetricEvent:
+            name, step, row = (METRIC, tuple(event.values)), event.step, event.values
+        elif type(event) is SampleEvent:
+            row = {key: value for key, value in event.values.items() if value is not None}
+            name, step = (TELEMETRY, tuple(row)), event.seq
+        else:
+            continue
+        group = groups.get(name)
+        if group is None:
+            group = groups[name] = _Group()
+        group.positions.append(position)
+        group.steps.append(step)
+        group.values.extend(row.values())
+    return groups
 
 
 def merged(columns: Sequence[Column]) -> list[Column]:
@@ -112,7 +120,7 @@ def _arrays(group: _Group, voids: list[tuple[int, int | None]]) -> tuple[Ints, I
     """Return positions, steps and the table of values of the events that are not void."""
     positions = np.array(group.positions, np.int64)
     steps = np.array(group.steps, np.int64)
-    table = np.array(group.rows, np.float64).reshape(len(steps), -1)
+    table = np.array(group.values, np.float64).reshape(len(steps), -1)
     if voids:
         kept = ~_is_void(positions, steps, voids)
         positions, steps, table = positions[kept], steps[kept], table[kept]

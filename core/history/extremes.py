@@ -78,11 +78,11 @@ class Extremes:
 
     def points(self) -> Points:
         """Return the points kept, each once, in order."""
-        index = self.index.ravel()
-        kept = np.flatnonzero(index != ABSENT)
-        _, first = np.unique(index[kept], return_index=True)
-        order = kept[first]
-        return Points(self.step.ravel()[order], self.ts.ravel()[order], self.value.ravel()[order])
+        order = self.index.argsort(axis=1) + (np.arange(len(self), dtype=np.int64) * _SLOTS)[:, None]
+        order = order.ravel()
+        index = self.index.ravel()[order]
+        kept = order[(index != ABSENT) & np.append(True, index[1:] != index[:-1])]
+        return Points(self.step.ravel()[kept], self.ts.ravel()[kept], self.value.ravel()[kept])
 
 
 def join_extremes(parts: list[Extremes]) -> Extremes:
@@ -187,11 +187,13 @@ def decimate(points: Points, limit: int) -> Points:
     most_odd = limit // 4
     if len(odd) > most_odd:
         odd = odd[np.linspace(0, len(odd) - 1, most_odd).astype(np.int64)]
-    kept = [np.array([0, len(points) - 1]), odd]
     plain = np.flatnonzero(finite)
     room = (limit - 2 - len(odd)) // 2 * 2
-    kept.append(plain[_minmax(np.ascontiguousarray(points.value[plain]), room)] if len(plain) > room else plain)
-    return points[np.unique(np.concatenate(kept))]
+    if len(plain) > room:
+        plain = plain[_minmax(np.ascontiguousarray(points.value[plain]), room)]
+    kept = np.zeros(len(points), np.bool_)
+    kept[[0, -1]] = kept[odd] = kept[plain] = True
+    return points[kept]
 
 
 def _minmax(values: Floats, count: int) -> Ints:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+import zipfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +31,15 @@ _EPS = 2.0**-12
 
 
 def _load(model: Path) -> Any:
+    if not zipfile.is_zipfile(model):
+        raise UserError(
+            f"PyTorch cannot load {str(model)!r}: it is missing, no .pt2 archive, or cut short.",
+            "Give a .pt2 file of torch.export.save.",
+        )
     import torch
 
     try:
         return torch.export.load(model).module(check_guards=False)
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {str(model)!r}.", "Check the path.") from error
     except (RuntimeError, ValueError, OSError, AssertionError) as error:
         raise UserError(
             f"PyTorch cannot load {str(model)!r}: {_first_line(error)}", "Give a .pt2 file of torch.export.save."

@@ -5,6 +5,7 @@ Weights of INT8 kernels are repacked once at loading, as Inductor would. Nothing
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,11 @@ class PyTorchBackend:
         check_model(self, model, options.precision)
         if not self.status().is_available:
             raise EnvironmentProblem("PyTorch is not installed.", "Run: pip install torch")
+        if not zipfile.is_zipfile(model):  # torch.export would try it as formats of old, with pages of warnings
+            raise UserError(
+                f"PyTorch cannot load {str(model)!r}: it is no .pt2 archive, or cut short.",
+                "Give a .pt2 file written by torch.export.save.",
+            )
         import torch
 
         torch.set_num_threads(options.threads)

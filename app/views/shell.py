@@ -71,6 +71,7 @@ class Shell(QMainWindow):
         self._specs = {spec.key: spec for spec in parts.pages}
         self._is_quitting = False
         self._is_painted = False
+        self._wanted: Route | None = None
         self.setWindowTitle("Pilothouse")
         self.setWindowIcon(app_icon())
         self.setMinimumSize(*_MIN_SIZE)
@@ -166,10 +167,12 @@ class Shell(QMainWindow):
         bridge().connect_window()
 
     def go(self, route: Route) -> None:
-        """Show a page, once the workspace is open."""
+        """Show a page, once the workspace is open; until then the last wish is kept."""
+        self.rail.mark(self._specs[route.page].rail or route.page)
         if self._services.is_open:
-            self.rail.mark(self._specs[route.page].rail or route.page)
             self.stack.go(route)
+        else:
+            self._wanted = route
 
     def bring_to_front(self) -> None:
         """Show the window above others."""
@@ -192,7 +195,7 @@ class Shell(QMainWindow):
     def _on_opened(self, _workspace: object) -> None:
         last = self._services.settings.last_page
         known = last in self._specs and not self._specs[last].rail
-        self.go(Route(page=last if known else HOME))
+        self.go(self._wanted or Route(page=last if known else HOME))
         self._show_message()
 
     def _on_open_failed(self, notice: Notice) -> None:

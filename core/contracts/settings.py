@@ -19,7 +19,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     theme: Annotated[ThemeMode, Meta(title="Theme", description="Light, dark, or as the system says.")] = "system"
-    notify_on_end: Annotated[bool, Meta(title="Notify when a run ends", description="Shows a desktop notification.")] = True
-    smoothing: Annotated[float, Meta(title="Curve smoothing", ge=0, lt=1, description="Debiased moving average; 0 is off.")] = 0.0
+    notify_on_end: Annotated[
+        bool, Meta(title="Notify when a run ends", description="Shows a desktop notification.")
+    ] = True
+    smoothing: Annotated[
+        float, Meta(title="Curve smoothing", ge=0, lt=1, description="Debiased moving average; 0 is off.")
+    ] = 0.0
     window_geometry: str = ""
     last_page: str = ""

@@ -12,7 +12,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-Seed = Annotated[int, Meta(title="Seed", ge=0, le=2**32 - 1, description="Fixes data order, initial weights and augmentation.")]
+Seed = Annotated[
+    int, Meta(title="Seed", ge=0, le=2**32 - 1, description="Fixes data order, initial weights and augmentation.")
+]
 
 
 def unit(text: str) -> dict[str, object]:
@@ -25,7 +27,12 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     threads: Annotated[
         int,
-        Meta(title="CPU threads", ge=0, le=1024, description="Threads per process (OMP_NUM_THREADS); 0 shares the cores out."),
+        Meta(
+            title="CPU threads",
+            ge=0,
+            le=1024,
+            description="Threads per process (OMP_NUM_THREADS); 0 shares the cores out.",
+        ),
     ] = 0
     stop_grace_s: Annotated[
         float,

@@ -52,7 +52,9 @@ class RunContext(Protocol):
         """Record all scalars of one step: one line, one write."""
         ...
 
-    def progress(self, done: float, stage: str = "", *, step: int | None = None, total_steps: int | None = None) -> None:
+    def progress(
+        self, done: float, stage: str = "", *, step: int | None = None, total_steps: int | None = None
+    ) -> None:
         """Tell how far the run is (0 to 1). Throttled to a few a second; the last call of a stage always arrives."""
         ...
 
@@ -60,7 +62,9 @@ class RunContext(Protocol):
         """Write a sentence into the run's log (``info``, ``warning`` or ``error``)."""
         ...
 
-    def artifact(self, path: Path, *, kind: str, name: str = "", meta: Mapping[str, Cell] | None = None) -> ArtifactRecord:
+    def artifact(
+        self, path: Path, *, kind: str, name: str = "", meta: Mapping[str, Cell] | None = None
+    ) -> ArtifactRecord:
         """Register a finished file or folder below ``artifacts_dir``: it is hashed, fsynced and listed."""
         ...
 

@@ -76,7 +76,10 @@ def test_unknown_types_are_kept_and_unknown_fields_ignored() -> None:
         assert parse_line(damaged) is None
 
 
-@given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=30), values=st.lists(st.floats(allow_nan=False), max_size=20))
+@given(
+    sizes=st.lists(st.integers(1, 400), min_size=1, max_size=30),
+    values=st.lists(st.floats(allow_nan=False), max_size=20),
+)
 def test_any_split_into_batches_reads_the_same_events(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], values: list[float]
 ) -> None:
@@ -139,7 +142,7 @@ def test_the_module_functions_write_only_when_launched_by_us(tmp_path: Path, mon
     (file,) = read_batch(tmp_path, {}).files
     assert file.name == "events.local.3.jsonl"
     assert len(file.events) == 4
-    writer = emit._own_writer()  # noqa: SLF001 - to close what the module keeps open for the process
+    writer = emit._own_writer()
     assert writer is not None
     writer.close()
 

@@ -32,7 +32,9 @@ class SampleSpec(RunSpec, frozen=True, kw_only=True, tag="test.sample"):
 @pytest.fixture
 def kinds() -> Registry:
     found = Registry()
-    found.add(RunKind(spec=SampleSpec, title="Sample", summary="", group="train", icon="flask", run=lambda _s, _c: None))
+    found.add(
+        RunKind(spec=SampleSpec, title="Sample", summary="", group="train", icon="flask", run=lambda _s, _c: None)
+    )
     return found
 
 

@@ -1,0 +1,118 @@
+"""The main job in the real window: clicked through the wizard, killed, re-opened, found live, then finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.contracts.ids import RunId, is_run_id
+from core.contracts.states import RunState
+from core.jobs.processes import marked_processes
+from core.jobs.reconcile import examine
+from tests.helpers.waiting import wait_for
+
+
+class WindowProcess:
+    """A running application and the hands on it."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log.open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tests.helpers.window_driver"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+            },
+        )
+
+    def ask(self, do: str, **fields: str) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"do": do, **fields}) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        assert line, f"the window died: {Path(self._log.name).read_text()[-2000:]}"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def click(self, name: str) -> None:
+        wait_for(lambda: self.ask("look", name=name).get("enabled"), f"{name} to be there and enabled")
+        self.ask("click", name=name)
+
+    def type(self, name: str, text: str) -> None:
+        wait_for(lambda: self.ask("look", name=name)["found"], f"{name} to be there")
+        self.ask("type", name=name, text=text)
+
+    def shows(self, *words: str) -> bool:
+        texts = "\n".join(self.ask("texts")["texts"])
+        return all(word in texts for word in words)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.close()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self._log.close()
+
+
+def runs_in(home: Path) -> list[RunId]:
+    return (
+        [RunId(path.name) for path in (home / "runs").iterdir() if is_run_id(path.name)]
+        if (home / "runs").exists()
+        else []
+    )
+
+
+@pytest.fixture
+def home(pilothouse_home: Path) -> Iterator[Path]:
+    yield pilothouse_home
+    for run_id in runs_in(pilothouse_home):
+        for pid in marked_processes(run_id):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.timeout(900)
+def test_the_quick_start_survives_its_window_and_is_found_again(home: Path, tmp_path: Path) -> None:
+    window = WindowProcess(tmp_path / "first.log")
+    window.click("nav_train")
+    window.click("card_quickstart")
+    window.type("field_epochs", "3")
+    window.click("wizard_next")
+    window.click("wizard_launch")
+    quick_start = wait_for(lambda: next(iter(sorted(runs_in(home))), None), "the run directory")
+    wait_for(lambda: window.shows("Running"), "the run's page to show it running")
+    window.kill()
+    assert examine(home / "runs" / quick_start).state is None, "the run goes on without the window"
+
+    again = WindowProcess(tmp_path / "second.log")
+    again.click(f"live_run_{quick_start}")
+    wait_for(lambda: again.shows("Running"), "the run to be found live")
+    ended = wait_for(lambda: _ended(home, quick_start), "the quick start to end", 600)
+    assert ended is RunState.SUCCEEDED
+    wait_for(lambda: again.shows("Succeeded", "onnxruntime", "openvino", "int8"), "the page to show the result table")
+    again.process.terminate()
+    again.close()
+    assert again.process.returncode == 0
+    assert len(runs_in(home)) >= 4, "the quick start, its training, compression and benchmark"
+
+
+def _ended(home: Path, run_id: RunId) -> RunState | None:
+    state = examine(home / "runs" / run_id).state
+    return state if state is not None and state.is_terminal else None

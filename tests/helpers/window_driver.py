@@ -1,0 +1,96 @@
+"""The real application in a child process, obeying a test's hands: it clicks, types and looks, nothing else.
+
+``python -P -m tests.helpers.window_driver`` runs ``app.__main__.main`` unchanged. A thread reads one JSON command a line
+from stdin, has it done on the UI thread by QTest, and answers with one JSON line on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("DISPLAY", ":unused")  # a display as far as the app can tell; Qt itself is offscreen
+
+from PySide6.QtCore import QObject, Qt, Signal, Slot
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication, QLabel, QWidget  # noqa: TID251 - these are the user's hands and eyes
+
+from app.__main__ import main
+
+Answer = dict[str, Any]
+
+
+class Hands(QObject):
+    """Does on the UI thread what the reading thread hands over."""
+
+    asked = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked.connect(self._do, Qt.ConnectionType.QueuedConnection)
+
+    @Slot(object)
+    def _do(self, work: Callable[[], None]) -> None:
+        work()
+
+
+def _visible(name: str) -> QWidget | None:
+    for window in QApplication.topLevelWidgets():
+        for widget in [window, *window.findChildren(QWidget, name)]:
+            if widget.objectName() == name and widget.isVisible():
+                return widget
+    return None
+
+
+def _texts() -> list[str]:
+    """Return what can be read: labels, and the accessible names of what is painted."""
+    widgets = [widget for window in QApplication.topLevelWidgets() for widget in window.findChildren(QWidget)]
+    seen = [widget for widget in widgets if widget.isVisible()]
+    labels = [widget.text() for widget in seen if isinstance(widget, QLabel)]
+    return [text for text in (*labels, *(widget.accessibleName() for widget in seen)) if text]
+
+
+def _obey(command: Answer) -> Answer:
+    if command["do"] == "texts":
+        return {"texts": _texts()}
+    if command["do"] == "grab":
+        next(window for window in QApplication.topLevelWidgets() if window.isVisible()).grab().save(command["path"])
+        return {}
+    widget = _visible(command["name"])
+    if widget is None or command["do"] == "look":
+        return {"found": widget is not None, "enabled": widget is not None and widget.isEnabled()}
+    if command["do"] == "click":
+        QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
+    elif command["do"] == "type":
+        widget.setFocus()
+        QTest.keyClick(widget, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+        QTest.keyClicks(widget, command["text"])
+        QTest.keyClick(widget, Qt.Key.Key_Tab)
+    return {"found": True}
+
+
+def _serve(hands: Hands) -> None:
+    answers: queue.Queue[Answer] = queue.Queue()
+    for line in sys.stdin:
+        command = json.loads(line)
+        hands.asked.emit(lambda command=command: answers.put(_obey(command)))
+        print(json.dumps(answers.get()), flush=True)
+
+
+def _start_serving() -> None:
+    """Make the hands live on the UI thread once there is an application, then serve."""
+    while (application := QApplication.instance()) is None:
+        threading.Event().wait(0.01)
+    hands = Hands()
+    hands.moveToThread(application.thread())
+    _serve(hands)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_start_serving, daemon=True).start()
+    sys.exit(main([]))

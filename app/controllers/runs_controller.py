@@ -45,6 +45,7 @@ class RunsController(QObject):
         self._query = RunQuery(limit=PAGE_SIZE)
         self._first: Op[RunPage] | None = None
         self._pages: dict[int, Op[RunPage]] = {}
+        self._again: Op[list[tuple[int, RunPage]]] | None = None
         self._is_active = False
         self._is_stale = True
         self._refresh = QTimer(self, interval=_REFRESH_MS, singleShot=True)
@@ -128,11 +129,26 @@ class RunsController(QObject):
             self.answered.emit()
 
     def _read_again(self) -> None:
+        """Read the pages held once more, all in one call, so that a run that moved between two of them is not lost."""
         if not self._is_active or not self._services.is_open or self._first is not None:
             return
+        if self._again is not None:
+            self._is_stale = True
+            return
         self._is_stale = False
-        for offset in self.model.forget_pages() or (0,):
-            self._fetch(offset)
+        workspace, query = self._services.workspace, self._query
+        offsets = self.model.forget_pages() or (0,)
+
+        def read() -> list[tuple[int, RunPage]]:
+            return [(offset, workspace.runs(replace(query, offset=offset))) for offset in offsets]
+
+        self._again = Op(read).succeeded(self.model.set_pages).finished(self._on_read_again).start()
+
+    def _on_read_again(self) -> None:
+        self._again = None
+        self.answered.emit()
+        if self._is_stale:
+            self._refresh.start()
 
     def _on_runs_changed(self) -> None:
         self._is_stale = True
@@ -147,5 +163,7 @@ class RunsController(QObject):
             self._first.cancel()
         for op in self._pages.values():
             op.cancel()
-        self._first = None
+        if self._again is not None:
+            self._again.cancel()
+        self._first = self._again = None
         self._pages.clear()

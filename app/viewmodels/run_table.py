@@ -8,6 +8,7 @@ from ``app.viewmodels.wording``; colours and chips are the view's.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -81,15 +82,33 @@ class RunTableModel(QAbstractTableModel):
         self.endResetModel()
 
     def set_page(self, offset: int, page: RunPage) -> None:
-        """Take in one page of the same query; changed rows are redrawn in place."""
-        if page.total != self._total:
-            self._resize(page.total)
-        changed = [row for row, new in enumerate(page.rows, offset) if self._rows.get(row) != new]
-        self._store(offset, page.rows)
-        self._asked.add(offset)
+        """Take in one page of the same query."""
+        self.set_pages(((offset, page),))
+
+    def set_pages(self, pages: Sequence[tuple[int, RunPage]]) -> None:
+        """Take in pages, by offset, of the same query; selection and current row stay with their runs where rows moved."""
+        if not pages:
+            return
+        total = pages[-1][1].total
+        if total > self._total:
+            self._grow(total)
+        before = {row: summary.run_id for row, summary in self._rows.items()}
+        new = {row: summary for offset, page in pages for row, summary in enumerate(page.rows, offset)}
+        changed = [row for row, summary in new.items() if self._rows.get(row) != summary]
+        has_moved = any(row in before and before[row] != summary.run_id for row, summary in new.items())
+        if has_moved:
+            self.layoutAboutToBeChanged.emit()
+        for offset, page in pages:
+            self._store(offset, page.rows)
+            self._asked.add(offset)
+        if has_moved:
+            self._move_persistent(before)
+            self.layoutChanged.emit()
+        if total < self._total:
+            self._shrink(total)
+        changed = [row for row in changed if row < self._total]
         if changed:
-            last = self.index(changed[-1], len(TITLES) - 1)
-            self.dataChanged.emit(self.index(changed[0], 0), last)
+            self.dataChanged.emit(self.index(min(changed), 0), self.index(max(changed), len(TITLES) - 1))
 
     def forget_pages(self) -> tuple[int, ...]:
         """Return the offsets of the pages held; they may be asked for again while the old rows stay on view."""
@@ -204,17 +223,26 @@ class RunTableModel(QAbstractTableModel):
             self._rows[row] = summary
             self._row_of[summary.run_id] = row
 
-    def _resize(self, total: int) -> None:
-        nowhere = QModelIndex()
-        if total > self._total:
-            self.beginInsertRows(nowhere, self._total, total - 1)
-            self._total = total
-            self.endInsertRows()
-            return
-        self.beginRemoveRows(nowhere, total, self._total - 1)
+    def _move_persistent(self, before: dict[int, RunId]) -> None:
+        for index in self.persistentIndexList():
+            run_id = before.get(index.row())
+            if run_id is None:
+                continue
+            row = self._row_of.get(run_id)
+            moved = QModelIndex() if row is None else self.index(row, index.column())
+            self.changePersistentIndex(index, moved)
+
+    def _grow(self, total: int) -> None:
+        self.beginInsertRows(QModelIndex(), self._total, total - 1)
+        self._total = total
+        self.endInsertRows()
+
+    def _shrink(self, total: int) -> None:
+        self.beginRemoveRows(QModelIndex(), total, self._total - 1)
         for row in [row for row in self._rows if row >= total]:
             gone = self._rows.pop(row)
-            self._row_of.pop(gone.run_id, None)
+            if self._row_of.get(gone.run_id) == row:
+                del self._row_of[gone.run_id]
         self._total = total
         self.endRemoveRows()
 

@@ -76,7 +76,7 @@ def find_runs(connection: Connection, query: RunQuery) -> RunPage:
         UserError: The query sorts by something that is no column.
     """
     conditions = _conditions(query)
-    total = connection.execute(_ids().where(*conditions).with_only_columns(func.count())).scalar_one()
+    total = _count(connection, conditions)
     prefix, _, key = query.sort.partition(":")
     if key and prefix in {"metric", "param"}:
         ids = _ids_by_value(connection, prefix, key, query, conditions)
@@ -94,6 +94,14 @@ def find_runs(connection: Connection, query: RunQuery) -> RunPage:
 
 def _ids() -> Select[Any]:
     return select(_runs.id).select_from(schema.runs).where(_NOT_DELETED)
+
+
+def _count(connection: Connection, conditions: list[ColumnElement[bool]]) -> int:
+    """Return how many runs match. Without conditions that is all less the bin, which SQLite knows at once."""
+    if conditions:
+        return connection.execute(_ids().where(*conditions).with_only_columns(func.count())).scalar_one()
+    everything, binned = select(func.count()).select_from(schema.runs), _runs.deleted.is_not(None)
+    return connection.execute(everything).scalar_one() - connection.execute(everything.where(binned)).scalar_one()
 
 
 def _conditions(query: RunQuery) -> list[ColumnElement[bool]]:
@@ -119,7 +127,7 @@ def _contains(word: str) -> ColumnElement[bool]:
         phrase = '"' + word.replace('"', '""') + '"'
         return _runs.id.in_(select(_search.c.rowid).where(literal_column("search").op("MATCH")(phrase)))
     fields = (_runs.name, _runs.kind, _runs.tags)
-    return or_(*(func.instr(func.lower(field), word.lower()) > 0 for field in fields))
+    return or_(*(field.contains(word, autoescape=True) for field in fields))
 
 
 def _ids_by_value(

@@ -69,6 +69,7 @@ for _name in ("created", "name", "kind", "state", "started", "ended"):
     Index(f"runs_by_{_name}", runs.c[_name], sqlite_where=_live)
 Index("runs_by_duration", runs.c.ended - runs.c.started, sqlite_where=_live)
 Index("runs_by_parent", runs.c.parent)
+Index("runs_live", runs.c.deleted, runs.c.kind, runs.c.state)
 
 specs = Table("specs", metadata, _run(), Column("toml", String, nullable=False), UniqueConstraint("run"))
 

@@ -45,10 +45,16 @@ STATEMENTS = (
     )
     """,
     """
+    CREATE INDEX runs_by_created ON runs (created) WHERE deleted IS NULL
+    """,
+    """
     CREATE INDEX runs_by_started ON runs (started) WHERE deleted IS NULL
     """,
     """
-    CREATE INDEX runs_by_duration ON runs (ended - started) WHERE deleted IS NULL
+    CREATE INDEX runs_by_parent ON runs (parent)
+    """,
+    """
+    CREATE INDEX runs_by_name ON runs (name) WHERE deleted IS NULL
     """,
     """
     CREATE INDEX runs_by_ended ON runs (ended) WHERE deleted IS NULL
@@ -57,16 +63,13 @@ STATEMENTS = (
     CREATE INDEX runs_by_kind ON runs (kind) WHERE deleted IS NULL
     """,
     """
-    CREATE INDEX runs_by_parent ON runs (parent)
-    """,
-    """
-    CREATE INDEX runs_by_created ON runs (created) WHERE deleted IS NULL
-    """,
-    """
     CREATE INDEX runs_by_state ON runs (state) WHERE deleted IS NULL
     """,
     """
-    CREATE INDEX runs_by_name ON runs (name) WHERE deleted IS NULL
+    CREATE INDEX runs_by_duration ON runs (ended - started) WHERE deleted IS NULL
+    """,
+    """
+    CREATE INDEX runs_live ON runs (deleted, kind, state)
     """,
     """
     CREATE TABLE artifacts (
@@ -176,10 +179,10 @@ STATEMENTS = (
     )
     """,
     """
-    CREATE INDEX params_by_number ON params ("key", number, run)
+    CREATE INDEX params_by_text ON params ("key", text, run)
     """,
     """
-    CREATE INDEX params_by_text ON params ("key", text, run)
+    CREATE INDEX params_by_number ON params ("key", number, run)
     """,
     """
     CREATE TABLE positions (

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import QMessageLogContext, QTimer, QtMsgType, qInstallMessageHandler
 from PySide6.QtWidgets import QApplication
 
 from app.controllers.actions import ActionList
@@ -143,6 +143,7 @@ class Window:
     def close(self) -> None:
         """Let go of everything; runs go on."""
         self.shell.hide()
+        self.shell.stack.leave()
         self.telemetry.close()
         self.services.close()
         wait_for_ops()
@@ -206,6 +207,8 @@ def _run(options: argparse.Namespace) -> int:
     if is_headless:
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     home = Home(options.home or default_home())
+    if is_headless:
+        qInstallMessageHandler(_pass_on_message)
     app = make_application()
     instance = SingleInstance(home.path)
     claim = instance.claim()
@@ -224,6 +227,12 @@ def _run(options: argparse.Namespace) -> int:
     window.close()
     instance.release()
     return status
+
+
+def _pass_on_message(_kind: QtMsgType, _context: QMessageLogContext, message: str) -> None:
+    # The offscreen platform says for every window which hints it lacks; that helps nobody.
+    if not message.startswith("This plugin does not support"):
+        sys.stderr.write(f"{message}\n")
 
 
 def _drive(app: QApplication, window: Window, options: argparse.Namespace, *, is_headless: bool) -> int:

@@ -15,6 +15,7 @@ from app.controllers.notices import notify
 from app.controllers.ops import Op
 from app.controllers.services import Services
 from app.viewmodels.wording import main_metric
+from core.contracts.errors import UserError
 from core.contracts.ids import RunId
 from core.contracts.notices import Notice, Severity
 from core.contracts.runs import RunQuery, RunSummary, RunUpdate
@@ -86,10 +87,9 @@ class HomeController(QObject):
         self._loading: Op[HomeSnapshot] | None = None
         self._is_stale = False
         self._is_active = False
-        self._live: set[RunId] = set()
         self._kind_titles: dict[str, str] = {}
         self._timer = QTimer(self, interval=REFRESH_MS)
-        self._timer.timeout.connect(self._on_tick)
+        self._timer.timeout.connect(self.refresh)
         services.runs_changed.connect(self.refresh)
         services.run_updated.connect(self._on_run_updated)
 
@@ -144,13 +144,8 @@ class HomeController(QObject):
     def _on_resume_failed(self, notice: Notice) -> None:
         notify(Severity.WARNING, notice.message, notice.hint, details=notice.details)
 
-    def _on_tick(self) -> None:
-        if self._live:
-            self.refresh()
-
     def _on_loaded(self, snapshot: HomeSnapshot) -> None:
         self._kind_titles = snapshot.kind_titles
-        self._live = {summary.run_id for summary in snapshot.live}
         self.loaded.emit(snapshot)
 
     def _on_load_finished(self) -> None:
@@ -186,5 +181,8 @@ def _spark(workspace: Workspace, summary: RunSummary) -> Spark | None:
     found = main_metric(summary)
     if found is None:
         return None
-    curve = workspace.curve(summary.run_id, found[0], points=SPARK_POINTS)
+    try:
+        curve = workspace.curve(summary.run_id, found[0], points=SPARK_POINTS)
+    except UserError:  # a final result without a curve of its own
+        return None
     return Spark(key=found[0], values=tuple(float(value) for value in curve.value))

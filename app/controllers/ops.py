@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar, cast
 
-from PySide6.QtCore import QObject, QRunnable, Qt, QThreadPool, Signal, Slot
+from PySide6.QtCore import QObject, Qt, QThreadPool, Signal, Slot
 from shiboken6 import isValid
 
 from app.controllers.notices import bridge
@@ -42,22 +42,6 @@ class _Courier(QObject):
         self._receive(outcome)
 
 
-class _Task(QRunnable):
-    def __init__(self, fn: Callable[[], object], courier: _Courier) -> None:
-        super().__init__()
-        self.setAutoDelete(False)
-        self._fn = fn
-        self._courier = courier
-
-    def run(self) -> None:
-        try:
-            outcome = _Outcome(value=self._fn())
-        except Exception as error:  # noqa: BLE001 - the top frame of a background call: everything is reported
-            outcome = _Outcome(error=error)
-        if isValid(self._courier):
-            self._courier.arrived.emit(outcome)
-
-
 class Op(Generic[T]):
     """One background call. Build, add callbacks and start it on the UI thread."""
 
@@ -68,7 +52,6 @@ class Op(Generic[T]):
         self._on_finish: Callable[[], object] | None = None
         self._is_cancelled = False
         self._courier: _Courier | None = None
-        self._task: _Task | None = None
 
     def succeeded(self, callback: Callable[[T], object]) -> Self:
         """Call ``callback(value)`` when ``fn`` returned."""
@@ -88,21 +71,29 @@ class Op(Generic[T]):
     def start(self) -> Self:
         """Begin; returns at once."""
         self._courier = _Courier(self._on_arrived)
-        self._task = _Task(self._fn, self._courier)
         _live.add(self)
-        QThreadPool.globalInstance().start(self._task)
+        # A callable, not a QRunnable of ours: the pool then owns what it runs until it is done with it.
+        QThreadPool.globalInstance().start(self._work)
         return self
 
     def cancel(self) -> None:
-        """Call no callback any more. ``fn`` itself runs to its end where it has begun."""
+        """Call no callback any more, and do not begin where ``fn`` has not begun; else it runs to its end."""
         self._is_cancelled = True
-        if self._task is not None and QThreadPool.globalInstance().tryTake(self._task):
-            self._let_go()
 
     @property
     def is_live(self) -> bool:
         """True from ``start`` until the outcome has been delivered."""
         return self in _live
+
+    def _work(self) -> None:
+        courier = self._courier
+        if courier is None:
+            return
+        try:
+            outcome = _Outcome() if self._is_cancelled else _Outcome(value=self._fn())
+        except Exception as error:  # noqa: BLE001 - the top frame of a background call: everything is reported
+            outcome = _Outcome(error=error)
+        courier.arrived.emit(outcome)
 
     def _on_arrived(self, outcome: _Outcome) -> None:
         self._let_go()
@@ -123,7 +114,6 @@ class Op(Generic[T]):
 
     def _let_go(self) -> None:
         _live.discard(self)
-        self._task = None
         self._courier = None
 
 

@@ -12,6 +12,7 @@ from app.controllers.home_controller import HomeController, HomeSnapshot
 from app.controllers.routes import HOSTS, RUNS, TRAIN, Route, Router
 from app.controllers.telemetry_controller import TelemetryController
 from app.viewmodels.reading_history import TelemetrySample
+from app.viewmodels.wording import moment_text
 from app.views.icons import icon
 from app.views.page import Page
 from app.views.theme import SPACE, set_kind, set_role
@@ -42,6 +43,7 @@ class HomePage(Page):
         self._telemetry = telemetry
         self._router = router
         self._cards: dict[RunId, LiveRunCard] = {}
+        self._told: dict[bool, tuple[tuple[RunSummary, str], ...]] = {}
         self._build_actions()
         self._build_body()
         controller.loaded.connect(self.show_snapshot)
@@ -163,6 +165,11 @@ class HomePage(Page):
     def _show_rows(
         self, rows: QVBoxLayout, snapshot: HomeSnapshot, summaries: tuple[RunSummary, ...], *, explains: bool
     ) -> None:
+        told = tuple((summary, moment_text(summary.ended or summary.created)) for summary in summaries)
+        if self._told.get(explains) == told:
+            # Rows are made anew only when they would say something else, so that the focus stays where it is.
+            return
+        self._told[explains] = told
         _clear(rows)
         for index, summary in enumerate(summaries):
             if index:

@@ -73,10 +73,11 @@ class Page(QWidget):
         header.setContentsMargins(SPACE.xl, 0, SPACE.xl, 0)
         words = QVBoxLayout()
         words.setSpacing(2)
-        self._title = QLabel(self.title)
+        self._title = QLabel(self.title, self)
         set_kind(self._title, "h1")
         self._title.setTextFormat(Qt.TextFormat.PlainText)
-        self._subtitle = QLabel(self.subtitle)
+        # With a parent from the start: shown without one it would be a window of its own for a moment.
+        self._subtitle = QLabel(self.subtitle, self)
         set_kind(self._subtitle, "muted")
         self._subtitle.setTextFormat(Qt.TextFormat.PlainText)
         self._subtitle.setVisible(bool(self.subtitle))

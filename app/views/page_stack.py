@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QStackedWidget, QWidget
@@ -74,12 +75,12 @@ class PageStack(QStackedWidget):
         if spec.key in self._pages or (spec.module in sys.modules and spec.module not in self._importing):
             self._show(route)
             return
-        self._leave()
+        self.leave()
         self._busy.set_content(spec.icon, f"Opening {spec.title}", "One moment.")
         self.setCurrentWidget(self._busy)
         if spec.module not in self._importing:
             self._importing.add(spec.module)
-            Op(lambda: importlib.import_module(spec.module)).succeeded(lambda _module: self._on_imported(spec)).failed(
+            Op(lambda: importlib.import_module(spec.module)).succeeded(self._on_imported).failed(
                 self.show_problem
             ).start()
 
@@ -93,13 +94,13 @@ class PageStack(QStackedWidget):
 
     def show_problem(self, notice: Notice) -> None:
         """Show a problem in the place of a page."""
-        self._leave()
+        self.leave()
         self._busy.set_content("error", notice.message, notice.hint)
         self.setCurrentWidget(self._busy)
 
-    def _on_imported(self, spec: PageSpec) -> None:
-        self._importing.discard(spec.module)
-        if self._wanted is not None and self._wanted.page == spec.key:
+    def _on_imported(self, module: ModuleType) -> None:
+        self._importing.discard(module.__name__)
+        if self._wanted is not None and self._specs[self._wanted.page].module == module.__name__:
             self._show(self._wanted)
 
     def _show(self, route: Route) -> None:
@@ -109,14 +110,15 @@ class PageStack(QStackedWidget):
             self._pages[route.page] = page
             self.addWidget(page)
         if self._current != route.page:
-            self._leave()
+            self.leave()
             self._current = route.page
             self.setCurrentWidget(page)
             page.activate()
         page.open(route)
         self.shown.emit(route.page)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Tell the page shown that it is no longer seen."""
         if self._current:
             self._pages[self._current].deactivate()
             self._current = ""

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QCheckBox, QPushButton, QSlider
+
+from app.controllers.settings_controller import scrub
+from app.views.theme import DARK, LIGHT, theme
+from core.settings.store import load_settings
+from tests.helpers.builders import build_run
+from tests.helpers.windows import opened
+
+
+def kept(home: Path):
+    return load_settings(home / "settings.toml")[0]
+
+
+def test_the_theme_changes_at_once_and_is_kept(qtbot, pilothouse_home):
+    with opened(pilothouse_home, qtbot) as it:
+        page = it.go("settings")
+        qtbot.mouseClick(page.findChild(QPushButton, "theme_dark"), Qt.MouseButton.LeftButton)
+        assert theme() is DARK
+        it.wait(lambda: kept(pilothouse_home).theme == "dark")
+        qtbot.mouseClick(page.findChild(QPushButton, "theme_light"), Qt.MouseButton.LeftButton)
+        assert theme() is LIGHT
+        it.wait(lambda: kept(pilothouse_home).theme == "light")
+
+
+def test_switch_and_slider_are_kept(qtbot, pilothouse_home):
+    with opened(pilothouse_home, qtbot) as it:
+        page = it.go("settings")
+        page.findChild(QCheckBox, "notify_on_end").click()
+        it.wait(lambda: kept(pilothouse_home).notify_on_end is False)
+        slider = page.findChild(QSlider, "smoothing")
+        slider.setFocus()
+        qtbot.keyClick(slider, Qt.Key.Key_PageUp)
+        it.wait(lambda: kept(pilothouse_home).smoothing == pytest.approx(0.10))
+        assert page._smoothing_value.text() == "0.10"
+
+
+def test_diagnostics_reach_the_clipboard_without_secrets(qtbot, pilothouse_home, monkeypatch):
+    monkeypatch.setenv("PILOTHOUSE_TOKEN", "hunter2hunter2")
+    monkeypatch.setenv("QT_SCALE_FACTOR_ROUNDING_POLICY", "PassThrough")
+    with opened(pilothouse_home, qtbot) as it:
+        page = it.go("settings")
+        QGuiApplication.clipboard().clear()
+        qtbot.mouseClick(page.findChild(QPushButton, "copy_diagnostics"), Qt.MouseButton.LeftButton)
+        it.wait(lambda: "Pilothouse diagnostics" in QGuiApplication.clipboard().text())
+        text = QGuiApplication.clipboard().text()
+        assert "QT_SCALE_FACTOR_ROUNDING_POLICY=PassThrough" in text
+        assert "PySide6-Essentials 6." in text
+        assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "HF_TOKEN=hf_abcdefghijklmnopqrstuv",
+        "password: correct-horse",
+        "https://ann:correct-horse@example.org/x",
+        "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
+        "api_key = correct-horse",
+    ],
+)
+def test_secrets_are_removed(secret):
+    cleaned = scrub(f"before {secret} after")
+    assert "correct-horse" not in cleaned
+    assert "abcdefghijklmnop" not in cleaned
+    assert cleaned.startswith("before ")
+    assert cleaned.endswith(" after")
+
+
+def test_the_home_folder_is_not_told():
+    assert scrub(f"{Path.home()}/models/x").startswith("~/") or len(str(Path.home())) == 1
+
+
+def test_rebuilding_the_history_finds_the_runs_again(qtbot, pilothouse_home):
+    build_run(pilothouse_home, name="digits", steps=5)
+    with opened(pilothouse_home, qtbot) as it:
+        it.wait(lambda: it.snapshots[-1].total == 1)
+        page = it.go("settings")
+        qtbot.mouseClick(page.findChild(QPushButton, "rebuild_history"), Qt.MouseButton.LeftButton)
+        it.go("home")
+        seen = len(it.snapshots)
+        it.wait(lambda: len(it.snapshots) > seen or it.snapshots[-1].total == 1)
+        it.wait(lambda: it.snapshots[-1].total == 1)

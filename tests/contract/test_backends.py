@@ -123,7 +123,10 @@ def test_a_file_of_another_format_is_a_sentence(backend: Backend, tmp_path: Path
 
 def test_a_precision_it_does_not_offer_is_a_sentence(backend: Backend, small: SmallModel) -> None:
     if "bf16" in backend.precisions:
-        assert backend.load(model_for(backend, small), LoadOptions(precision="bf16")).execution.precision in ("bf16", "fp32")
+        assert backend.load(model_for(backend, small), LoadOptions(precision="bf16")).execution.precision in (
+            "bf16",
+            "fp32",
+        )
     else:
         with pytest.raises(UserError, match="does not offer bf16"):
             backend.load(model_for(backend, small), LoadOptions(precision="bf16"))

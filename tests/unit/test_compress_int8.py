@@ -69,9 +69,7 @@ def test_every_method_writes_a_smaller_model_that_keeps_its_accuracy(
     assert Path(compressed.artifacts["model.openvino.int8"].path).with_suffix(".bin").is_file()
 
 
-def test_the_pytorch_file_loads_without_the_quantizers_library(
-    small: SmallModel, compressed: RecordingContext
-) -> None:
+def test_the_pytorch_file_loads_without_the_quantizers_library(small: SmallModel, compressed: RecordingContext) -> None:
     program = (
         "import sys, torch\n"
         "module = torch.export.load(sys.argv[1]).module()\n"
@@ -131,7 +129,9 @@ def test_one_method_that_fails_does_not_take_the_others_down(small: SmallModel, 
     context = RecordingContext(tmp_path)
     KIND.run(spec_of(small, torch_model=str(broken)), context)
     assert [row[0] for row in context.tables["int8"].rows] == ["openvino", "onnxruntime"]
-    assert any("pytorch" in message and "cannot load" in message for level, message in context.logs if level == "warning")
+    assert any(
+        "pytorch" in message and "cannot load" in message for level, message in context.logs if level == "warning"
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -18,8 +18,8 @@ from core.settings.home import Home
 from tests.helpers.lab import Lab, opened_lab
 from tests.helpers.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(240)
-LIMIT_S = 200.0
+pytestmark = pytest.mark.timeout(480)
+LIMIT_S = 400.0
 SPEC = {
     "kind": "train.image",
     "image_size": 8,

@@ -19,8 +19,8 @@ from core.settings.resources import examples_dir
 from tests.helpers.lab import Lab, opened_lab
 from tests.helpers.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(180)
-LIMIT_S = 150.0
+pytestmark = pytest.mark.timeout(300)
+LIMIT_S = 250.0
 
 CSV = """
 import csv, sys, time

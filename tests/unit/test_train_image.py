@@ -21,6 +21,7 @@ from core.train.tasks.image import ImageTrainingSpec, run
 from tests.helpers.recording_context import RecordingContext
 from tests.unit.test_train_image_data import make_folder
 
+pytestmark = pytest.mark.timeout(240)  # exporting takes seconds, and many times that on a busy machine
 SMALL = {
     "kind": "train.image",
     "image_size": 8,

@@ -7,6 +7,7 @@ opens behind it. Without a display the quick start is driven through the same wi
 from __future__ import annotations
 
 import argparse
+import importlib
 import locale
 import os
 import signal
@@ -262,7 +263,7 @@ def _on_ready(report: StartReport, options: argparse.Namespace) -> None:
 
 
 def _import_charts() -> None:
-    import pyqtgraph  # noqa: F401
+    importlib.import_module("pyqtgraph")
 
 
 def _explain(claim: Claim) -> int:

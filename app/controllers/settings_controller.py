@@ -6,7 +6,6 @@ user's home folder and name are not told.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -127,6 +126,9 @@ def _is_shown(name: str) -> bool:
 
 
 def _version(package: str) -> str:
+    # Costs 40 ms to import, which a start should not pay.
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -67,8 +67,6 @@ class SingleInstance(QObject):
         if self._server is None:
             return
         socket = self._server.nextPendingConnection()
-        if socket is None:
-            return
         socket.disconnected.connect(socket.deleteLater)
         socket.readyRead.connect(lambda: self._answer(socket))
         if socket.bytesAvailable():

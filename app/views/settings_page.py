@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from PySide6.QtCore import Qt, QUrl
@@ -69,12 +70,15 @@ class SettingsPage(Page):
             button.setCheckable(True)
             button.setObjectName(f"theme_{mode}")
             button.setProperty("segment", True)
-            button.clicked.connect(lambda _checked=False, wanted=mode: self._controller.set_theme(wanted))
+            button.clicked.connect(self._theme_setter(mode))
             group.addButton(button)
             self._themes[mode] = button
             row.addWidget(button)
         card.body.addLayout(words)
         return card
+
+    def _theme_setter(self, mode: ThemeMode) -> Callable[[], None]:
+        return lambda: self._controller.set_theme(mode)
 
     def _behaviour(self) -> Card:
         card = Card("Runs and curves")

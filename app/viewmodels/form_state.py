@@ -172,11 +172,11 @@ class FormState(QObject):
         return self._values[path] != self._fields[path].default
 
     def sections(self) -> tuple[FormSection, ...]:
-        """Return the fields by heading, the kind's own settings first, in the order of the spec."""
+        """Return the fields by heading: the run's name and tags, the kind's own settings, then the spec's order."""
         grouped: dict[str, list[FormField]] = {}
         for field in self.info.fields:
             grouped.setdefault(field.section or "Settings", []).append(field)
-        ordered = sorted(grouped, key=lambda title: (title != "Settings", title == "Processes"))
+        ordered = sorted(grouped, key=lambda title: (title != "Run", title != "Settings", title == "Processes"))
         return tuple(
             FormSection(
                 title=title, fields=tuple(grouped[title]), has_advanced_only=all(f.advanced for f in grouped[title])

@@ -18,7 +18,9 @@ from core.contracts.runs import Curve, RunSummary, RunUpdate
 from core.contracts.states import RunState
 
 START = 1_790_000_000.0
-SUMMARY = RunSummary(run_id=RunId("20261124-061203-digits-3f9a1c"), name="d", kind="train.image", state=RunState.RUNNING)
+SUMMARY = RunSummary(
+    run_id=RunId("20261124-061203-digits-3f9a1c"), name="d", kind="train.image", state=RunState.RUNNING
+)
 
 
 def curve_of(values, first=0, key="train/loss", total=None, stride=1):

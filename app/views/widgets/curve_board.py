@@ -179,7 +179,7 @@ class CurveBoard(QWidget):
         for plot in self._plots.values():
             self._grid.removeWidget(plot)
         columns = self._fitting_columns()
-        for column in range(self._grid.columnCount()):
+        for column in range(max(self._grid.columnCount(), columns)):
             self._grid.setColumnStretch(column, 1 if column < columns else 0)
         self._columns = columns
         row, column = 0, 0

@@ -13,14 +13,24 @@ import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QPoint, QPointF, QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent, QWheelEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QScrollArea,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from app.viewmodels.curve_set import ChartPlan, CurveRequest, CurveSet, curve_label
 from app.viewmodels.metric_series import Axis, Sample, ViewRange
 from app.viewmodels.plot_options import PlotOptions
 from app.views.icons import icon
 from app.views.theme import SPACE, set_kind, set_surface, theme
-from app.views.widgets.plot_axes import ValueAxis, bottom_axis, position_text, value_text
+from app.views.widgets.plot_axes import RunAxis, ValueAxis, position_text, value_text
 from app.views.widgets.plot_items import CurveItem, MarkerLines, ZoomBox
 from app.views.widgets.plot_legend import LegendArea, PlotLegend
 from app.views.widgets.plot_tooltip import PlotTooltip, TooltipRow
@@ -97,12 +107,7 @@ class MetricPlot(QFrame):
         """Obey other choices; a change of the horizontal axis shows the whole run again."""
         before, self._options = self._options, options
         if (before.axis, before.log_x) != (options.axis, options.log_x):
-            self._canvas.setAxisItems({"bottom": bottom_axis(options.axis)})
-            self._canvas.getAxis("bottom").setLogMode(options.log_x)
-            self._colour_axes()
             self._x_range = None
-        if before.log_y != options.log_y:
-            self._canvas.getAxis("left").setLogMode(options.log_y)
         self._y_range = None
         self._place_markers()
         self.mark_dirty()
@@ -201,14 +206,13 @@ class MetricPlot(QFrame):
         self._box = ZoomBox()
         self._box.reset_wanted.connect(self.reset_view)
         self._box.sigRangeChangedManually.connect(self._on_range_dragged)
-        axes = {"bottom": bottom_axis(self._options.axis), "left": ValueAxis(self.plan.unit)}
+        self._bottom = RunAxis(self._options.axis)
+        axes = {"bottom": self._bottom, "left": ValueAxis(self.plan.unit)}
         self._canvas = _Canvas(viewBox=self._box, axisItems=axes)
         self._canvas.setMinimumHeight(_CANVAS_HEIGHT)
         self._canvas.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self._canvas.hideButtons()
         self._canvas.setMenuEnabled(False)
-        self._canvas.getPlotItem().getAxis("left").setLogMode(self._options.log_y)
-        self._canvas.getPlotItem().getAxis("bottom").setLogMode(self._options.log_x)
         self._canvas.scene().sigMouseMoved.connect(self._on_mouse_moved)
         self._line = pg.InfiniteLine(angle=90, movable=False)
         self._line.setVisible(False)
@@ -290,6 +294,7 @@ class MetricPlot(QFrame):
         low = min((extent[0] for extent in extents), default=0.0)
         high = max((extent[1] for extent in extents), default=1.0)
         low, high = self._y_range or self._padded(low, high)
+        self._set_axes()
         self._is_setting_range = True
         self._box.setRange(xRange=(first, max(last, first + 1e-9)), yRange=(low, high), padding=0)
         self._is_setting_range = False
@@ -298,6 +303,15 @@ class MetricPlot(QFrame):
                 item.place_marks(low, high, theme().danger)
         self._marker_lines.stretch(low, high)
         self._clip_note.setVisible(self._options.clips_outliers and self._y_range is None)
+
+    def _set_axes(self) -> None:
+        """Let the axes count what the ranges count: together, or one frame would read steps as powers of ten."""
+        left = self._canvas.getAxis("left")
+        self._bottom.set_axis(self._options.axis)
+        if self._bottom.logMode != self._options.log_x:
+            self._bottom.setLogMode(self._options.log_x)
+        if left.logMode != self._options.log_y:
+            left.setLogMode(self._options.log_y)
 
     def _padded(self, low: float, high: float) -> tuple[float, float]:
         if self.plan.maximum is not None and not self._options.log_y:

@@ -14,31 +14,63 @@ from app.viewmodels.wording import number_text, size_text, span_text
 LEFT_AXIS_WIDTH = 64
 
 
-class DurationAxis(pg.AxisItem):
-    """Seconds since the start of the run, as durations."""
-
-    def tickSpacing(self, minVal: float, maxVal: float, size: float) -> list[tuple[float, float]]:  # noqa: N803 - pyqtgraph's
-        """Return spacings that people count time in."""
-        wanted = (maxVal - minVal) / max(size / 90.0, 2.0)
-        steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
-        if wanted <= 1:
-            return super().tickSpacing(minVal, maxVal, size)[:2]
-        major = next((step for step in steps if step >= wanted), 86_400 * math.ceil(wanted / 86_400))
-        return [(float(major), 0.0)]
-
-    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
-        """Return durations such as ``3 min 20 s``."""
-        if self.logMode:
-            return [span_text(10**value) for value in values]
-        return ["0" if value == 0 else ("-" if value < 0 else "") + span_text(abs(value)) for value in values]
+_TIME_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 
 
-class StepAxis(pg.AxisItem):
-    """Training steps: whole numbers with thousands set apart, k and M where they are long."""
+class RunAxis(pg.DateAxisItem):
+    """The horizontal axis: training steps, time since the start, or the clock.
 
-    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
-        """Return short whole numbers."""
-        return [_short(10**value if self.logMode else value) for value in values]
+    One item that changes its words: taking an axis out of a living chart and putting another in crashes Qt now and then.
+    """
+
+    def __init__(self, axis: Axis) -> None:
+        super().__init__(orientation="bottom")
+        self._axis = axis
+        self.enableAutoSIPrefix(False)
+
+    def set_axis(self, axis: Axis) -> None:
+        """Count something else."""
+        if axis is not self._axis:
+            self._axis = axis
+            self.picture = None
+            self.update()
+
+    def linkToView(self, view: Any) -> None:
+        """Follow a view; unlike a date axis this one sets it no limits, for it may count steps."""
+        self._linkToView_internal(view)
+
+    def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
+        """Return where ticks stand."""
+        if self._axis is Axis.WALL:
+            return super().tickValues(low, high, size)
+        return pg.AxisItem.tickValues(self, low, high, size)
+
+    def tickSpacing(self, low: float, high: float, size: float) -> list[tuple[float, float]]:
+        """Return spacings that people count in."""
+        if self._axis is Axis.RELATIVE:
+            wanted = (high - low) / max(size / 90.0, 2.0)
+            if wanted > 1:
+                major = next((step for step in _TIME_STEPS_S if step >= wanted), 86_400 * math.ceil(wanted / 86_400))
+                return [(float(major), 0.0)]
+        return pg.AxisItem.tickSpacing(self, low, high, size)[:2]
+
+    def tickStrings(self, values: list[float], scale: float, spacing: float | None) -> list[str]:
+        """Return the words at the ticks."""
+        if self._axis is Axis.WALL:
+            return super().tickStrings(values, scale, spacing)
+        plain = [_power_of_ten(value) if self.logMode else value for value in values]
+        return [_short(value) if self._axis is Axis.STEP else _duration(value) for value in plain]
+
+
+def _power_of_ten(exponent: float) -> float:
+    """Return 10**exponent, infinite where it is no number any more: an error while painting takes the program down."""
+    return 10.0**exponent if exponent < 300 else math.inf
+
+
+def _duration(seconds: float) -> str:
+    if seconds == 0:
+        return "0"
+    return ("-" if seconds < 0 else "") + span_text(abs(seconds))
 
 
 class ValueAxis(pg.AxisItem):
@@ -50,15 +82,16 @@ class ValueAxis(pg.AxisItem):
         self.setWidth(LEFT_AXIS_WIDTH)
         self.enableAutoSIPrefix(False)
 
-    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
+    def tickStrings(self, values: list[float], scale: float, spacing: float | None) -> list[str]:
         """Return values with their unit."""
-        plain = [10**value if self.logMode else value for value in values]
+        plain = [_power_of_ten(value) if self.logMode else value for value in values]
         if self._unit in {"B", "B/s"}:
             suffix = "/s" if self._unit == "B/s" else ""
             return [f"{size_text(value)}{suffix}" for value in plain]
         if self._unit == "Hz":
             return [f"{value / 1e9:.2f} GHz" for value in plain]
-        digits = 0 if spacing >= 1 or spacing <= 0 else min(8, math.ceil(-math.log10(spacing)))
+        # On a logarithmic axis there is no spacing: pyqtgraph passes None.
+        digits = min(8, math.ceil(-math.log10(spacing))) if spacing and 0 < spacing < 1 else 0
         small = [_tick(value, digits, is_log=self.logMode) for value in plain]
         return [f"{text} {self._unit}" for text in small] if self._unit else small
 
@@ -74,15 +107,6 @@ def _short(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / (1e3 if suffix == 'k' else limit):g}{suffix}"
     return f"{value:g}"
-
-
-def bottom_axis(axis: Axis) -> Any:
-    """Return a new horizontal axis of the asked sort."""
-    if axis is Axis.WALL:
-        return pg.DateAxisItem(orientation="bottom")
-    made = DurationAxis(orientation="bottom") if axis is Axis.RELATIVE else StepAxis(orientation="bottom")
-    made.enableAutoSIPrefix(False)
-    return made
 
 
 def value_text(value: float, unit: str) -> str:

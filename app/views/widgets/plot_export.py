@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import QRect, QSize, Qt
+from PySide6.QtCore import QPoint, QRect, QSize, Qt
 from PySide6.QtGui import QPainter, QPixmap
 from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QWidget
@@ -45,5 +45,9 @@ def _save_svg(widget: QWidget, path: Path) -> bool:
     painter = QPainter()
     if not painter.begin(generator):
         return False
-    widget.render(painter)
-    return painter.end() and path.is_file()
+    try:
+        widget.render(painter, QPoint())
+    finally:
+        # A painter that outlives its device takes the program down.
+        painter.end()
+    return path.is_file()

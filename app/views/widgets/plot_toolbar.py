@@ -24,12 +24,12 @@ _MAX_WEIGHT = 0.999
 def weight_of(position: int) -> float:
     """Return the smoothing weight of a slider position: fine near 1, where it matters most."""
     share = position / _SLIDER_STEPS
-    return min(1.0 - (1.0 - share) ** 2, _MAX_WEIGHT) if position else 0.0
+    return _MAX_WEIGHT * (1.0 - (1.0 - share) ** 2)
 
 
 def position_of(weight: float) -> int:
     """Return the slider position of a smoothing weight."""
-    return round((1.0 - (1.0 - weight) ** 0.5) * _SLIDER_STEPS)
+    return round((1.0 - max(1.0 - weight / _MAX_WEIGHT, 0.0) ** 0.5) * _SLIDER_STEPS)
 
 
 class PlotToolbar(QWidget):

@@ -185,7 +185,9 @@ def test_the_rank_that_failed_first_is_quoted_and_no_process_is_left(desk: Desk)
     run_id = desk.launch(RANKS, launcher="torchrun", processes=2, args=["--start", "6", "--fail"])
     standing = desk.lab.ended(run_id, LIMIT_S)
     assert standing.state is RunState.FAILED
-    assert standing.message.startswith("Rank 1 of the script ended with exit code 1: ValueError: rank one saw")
+    # Whether gloo's teardown after the exception exits or aborts is a race inside torch, so the exit status is left open.
+    assert standing.message.startswith("Rank 1 of the script ")
+    assert standing.message.endswith(": ValueError: rank one saw a bad sample.")
     wait_for(lambda: not marked_processes(run_id), "no process of the run")
 
 

@@ -106,6 +106,7 @@ def test_the_quick_start_survives_its_window_and_is_found_again(home: Path, tmp_
     wait_for(lambda: again.shows("Running"), "the run to be found live")
     ended = wait_for(lambda: _ended(home, quick_start), "the quick start to end", 600)
     assert ended is RunState.SUCCEEDED
+    again.ask("tab", name="run_tabs", title="Overview")
     wait_for(lambda: again.shows("Succeeded", "onnxruntime", "openvino", "int8"), "the page to show the result table")
     again.process.terminate()
     again.close()

@@ -18,7 +18,7 @@ os.environ.setdefault("DISPLAY", ":unused")  # a display as far as the app can t
 
 from PySide6.QtCore import QObject, Qt, Signal, Slot
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QLabel, QWidget  # noqa: TID251 - these are the user's hands and eyes
+from PySide6.QtWidgets import QApplication, QLabel, QTableWidget, QTabWidget, QWidget
 
 from app.__main__ import main
 
@@ -52,7 +52,15 @@ def _texts() -> list[str]:
     widgets = [widget for window in QApplication.topLevelWidgets() for widget in window.findChildren(QWidget)]
     seen = [widget for widget in widgets if widget.isVisible()]
     labels = [widget.text() for widget in seen if isinstance(widget, QLabel)]
-    return [text for text in (*labels, *(widget.accessibleName() for widget in seen)) if text]
+    tables = [widget for widget in seen if isinstance(widget, QTableWidget)]
+    places = [
+        (table, row, column)
+        for table in tables
+        for row in range(table.rowCount())
+        for column in range(table.columnCount())
+    ]
+    cells = [item.text() for table, row, column in places if (item := table.item(row, column)) is not None]
+    return [text for text in (*labels, *cells, *(widget.accessibleName() for widget in seen)) if text]
 
 
 def _obey(command: Answer) -> Answer:
@@ -66,6 +74,10 @@ def _obey(command: Answer) -> Answer:
         return {"found": widget is not None, "enabled": widget is not None and widget.isEnabled()}
     if command["do"] == "click":
         QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
+    elif command["do"] == "tab" and isinstance(widget, QTabWidget):
+        bar = widget.tabBar()
+        index = next(i for i in range(bar.count()) if bar.tabText(i) == command["title"])
+        QTest.mouseClick(bar, Qt.MouseButton.LeftButton, pos=bar.tabRect(index).center())
     elif command["do"] == "type":
         widget.setFocus()
         QTest.keyClick(widget, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)

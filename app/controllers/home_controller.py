@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OPEN_STATES = tuple(state for state in RunState if state not in TERMINAL_STATES)
 QUICK_START = "quickstart"
-MAX_CARDS = 12
+MAX_CARDS = 6
 MAX_ATTENTION = 4
 MAX_RECENT = 8
 ATTENTION_AGE_S = 7 * 86_400.0

@@ -3,9 +3,10 @@ from __future__ import annotations
 import time
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QPushButton
+from PySide6.QtWidgets import QLabel, QPushButton, QScrollArea
 
 from app.controllers.run_endings import ending_notice
+from app.views.widgets.card_grid import CardGrid
 from app.views.widgets.quick_start import QuickStartHero
 from app.views.widgets.run_cards import LiveRunCard, RunRow
 from core.contracts.ids import RunId
@@ -104,3 +105,18 @@ def test_ten_thousand_runs_never_block_the_window(qtbot, pilothouse_home):
         assert it.snapshots[-1].total == 10_000
         # A machine shared with other tests preempts us now and then; a query on this thread would take far longer.
         assert watchdog.worst_ms < 500
+
+
+def test_cards_take_fewer_columns_in_a_narrow_place(qtbot):
+    grid = CardGrid(min_width=300, max_columns=4)
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setWidget(grid)
+    qtbot.addWidget(area)
+    area.resize(1400, 500)
+    area.show()
+    grid.set_cards([QLabel(f"card {number}") for number in range(12)])
+    qtbot.waitUntil(lambda: grid._columns == 4)
+    area.resize(700, 500)
+    qtbot.waitUntil(lambda: grid._columns == 2)
+    qtbot.waitUntil(lambda: all(card.geometry().right() < area.viewport().width() for card in grid.cards()))

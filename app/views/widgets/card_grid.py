@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from PySide6.QtCore import QSize
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QGridLayout, QWidget
 
@@ -47,10 +48,13 @@ class CardGrid(QWidget):
             return
         for column in range(max(self._columns, self._max_columns)):
             self._grid.setColumnStretch(column, 1 if column < columns else 0)
-            self._grid.setColumnMinimumWidth(column, self._min_width if column < columns else 0)
         self._columns = columns
         for index, card in enumerate(self._cards):
             self._grid.addWidget(card, index // columns, index % columns)
+
+    def minimumSizeHint(self) -> QSize:
+        """Let the page get narrower than the columns there are now: fewer columns follow."""
+        return QSize(self._min_width, super().minimumSizeHint().height())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Take more or fewer columns."""

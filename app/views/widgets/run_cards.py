@@ -47,8 +47,7 @@ class LiveRunCard(Card):
         self._bar.setTextVisible(False)
         self._bar.setAccessibleName("Progress")
         self._progress = ElidedLabel(kind="body")
-        self._eta = QLabel()
-        set_kind(self._eta, "caption")
+        self._eta = ElidedLabel(kind="caption")
         self._stop = QPushButton("Stop")
         self._stop.setIcon(icon("stop"))
         self._stop.setAccessibleName(f"Stop {summary.name}")
@@ -86,7 +85,7 @@ class LiveRunCard(Card):
             self._bar.setRange(0, _PROGRESS_STEPS)
             self._bar.setValue(round(summary.progress * _PROGRESS_STEPS))
         self._progress.set_whole(progress_text(summary) or "Waiting for the first sign of progress")
-        self._eta.setText(_eta_text(summary))
+        self._eta.set_whole(_eta_text(summary))
         self._stop.setEnabled(not summary.state.is_terminal and summary.state is not RunState.STOPPING)
 
     def show_spark(self, key: str, values: tuple[float, ...]) -> None:

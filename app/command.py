@@ -9,7 +9,7 @@ from core.cli.main import main as command_line
 
 
 def _open_window(options: argparse.Namespace) -> int:
-    from app.__main__ import main as window  # noqa: PLC0415 - the command line must not load Qt
+    from app.__main__ import main as window
 
     arguments = [f"--{name.replace('_', '-')}" for name in ("quit_when_ready", "json") if getattr(options, name)]
     return window(arguments)

@@ -34,6 +34,7 @@ _MAIN_METRICS = (
     "latency_ms",
     "throughput_per_s",
 )
+_MAIN_ENDINGS = ("/p50_ms", "/accuracy", "/loss")
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -122,10 +123,14 @@ def progress_text(summary: RunSummary) -> str:
 
 
 def main_metric(summary: RunSummary) -> tuple[str, float] | None:
-    """Return the metric that says most about a run: a known one, else the first there is."""
+    """Return the metric that says most about a run: a known one, else one that ends like it, else the first."""
     for key in _MAIN_METRICS:
         if key in summary.final:
             return key, summary.final[key]
+    for ending in _MAIN_ENDINGS:
+        for key, value in summary.final.items():
+            if key.endswith(ending):
+                return key, value
     return next(iter(summary.final.items()), None)
 
 

@@ -45,14 +45,14 @@ def _section(field: SpecField) -> str:
     if len(field.path) > 1:
         group = field.path[-2]
         return _LAUNCH_SECTION if group == "launch" else group.replace("_", " ").capitalize()
-    return _COMMON_SECTION if field.path[0] in RunSpec.__struct_fields__ else ""
+    return _COMMON_SECTION if field.dotted in RunSpec.__struct_fields__ else ""
 
 
 def _form_field(field: SpecField) -> FormField:
     bounds = field.type if isinstance(field.type, (inspect.IntType, inspect.FloatType)) else None
     low = None if bounds is None else (bounds.ge if bounds.ge is not None else bounds.gt)
     high = None if bounds is None else (bounds.le if bounds.le is not None else bounds.lt)
-    choices: tuple[object, ...] = getattr(field.type, "values", ())
+    choices: tuple[object, ...] = tuple(getattr(field.type, "values", ()))
     default = None if field.default is msgspec.NODEFAULT else msgspec.to_builtins(field.default)
     return FormField(
         path=field.dotted,

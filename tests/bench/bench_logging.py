@@ -48,7 +48,9 @@ def _program(writer: str, body: str) -> list[str]:
 
 def _cost_us(writer: str, steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([*_program(writer, _COST), folder, str(steps)], capture_output=True, check=True, text=True)
+        done = subprocess.run(
+            [*_program(writer, _COST), folder, str(steps)], capture_output=True, check=True, text=True
+        )
     return float(done.stdout.splitlines()[-1]) / steps * 1e6
 
 
@@ -83,7 +85,7 @@ def _lost_steps(writer: str) -> int:
 def main() -> None:
     """Measure and print."""
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3  # noqa: PLR2004
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     costs: dict[str, list[float]] = {writer: [] for writer in _WRITERS}
     for _ in range(rounds):
         for writer in _WRITERS:

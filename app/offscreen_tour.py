@@ -52,14 +52,14 @@ class OffscreenTour(QObject):
         self._run_id: RunId | None = None
         self._line = ProgressLine()
         self._has_ended = False
-        services.opened.connect(lambda _: self._start())
+        services.opened.connect(self._on_opened)
         services.open_failed.connect(self._fail)
         services.run_updated.connect(self._on_run_updated)
         self._train.prefilled.connect(self._on_prefilled)
         self._train.launched.connect(self._on_launched)
         self._train.failed.connect(self._fail)
 
-    def _start(self) -> None:
+    def _on_opened(self) -> None:
         self._say("No display was found: running the quick start off screen. Set DISPLAY for the window itself.")
         self._folder.mkdir(parents=True, exist_ok=True)
         self._after_pause(lambda: self._visit((HOME, TRAIN), lambda: self._train.open_example(EXAMPLE)))

@@ -163,7 +163,10 @@ class RunsPage(Page):
         self._controller.failed.connect(self._on_failed)
         self._controller.kinds_loaded.connect(self._on_kinds_loaded)
         self._actions.deleted.connect(self._on_deleted)
-        theme_host().changed.connect(lambda _: self.table.viewport().update())
+        theme_host().changed.connect(self._on_theme_changed)
+
+    def _on_theme_changed(self) -> None:
+        self.table.viewport().update()
 
     def _add_shortcuts(self) -> None:
         for keys, slot in (

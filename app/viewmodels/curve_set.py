@@ -135,6 +135,8 @@ class CurveSet:
                 self._pending.setdefault(key, _Pending()).curves.append(curve)
         if changed:
             self._scale = None
+        # One buffer a call: curves that grow together would else move hundreds of megabytes in one frame.
+        any(series.make_room() for series in self.series.values())
         return changed
 
     def load_detail(self, request: CurveRequest, curve: Curve) -> None:

@@ -97,7 +97,9 @@ class ExtremaPyramid:
             chosen = self._raw(values, first, last, buckets)
         else:
             chosen = self._folded(values, first, last, buckets, level)
-        return np.unique(np.concatenate([*chosen, np.array([first, last - 1], dtype=np.int64)]))
+        found = np.concatenate([*chosen, np.array([first, last - 1], dtype=np.int64)])
+        found.sort()
+        return found[np.concatenate([[True], found[1:] != found[:-1]])]
 
     def _level_for(self, samples_per_bucket: float) -> _Level | None:
         fitting = [level for level in self._levels if level.bucket * 2 <= samples_per_bucket and len(level.low)]

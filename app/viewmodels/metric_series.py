@@ -7,6 +7,7 @@ as the chart has pixel columns, never fewer extremes than the eye could see. Not
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
@@ -22,6 +23,7 @@ from core.contracts.runs import Curve
 Floats = NDArray[np.float64]
 
 _MAX_MARKS = 400
+_FAR = 2**62
 
 
 class Axis(StrEnum):
@@ -246,6 +248,14 @@ class MetricSeries:
             smooth=smooth,
         )
 
+    def make_room(self) -> bool:
+        """Make room ahead of need, for one of the buffers; False when none is nearly full."""
+        for array in (self._value, self._ts, self._step):
+            if array.is_nearly_full:
+                array.make_room()
+                return True
+        return False
+
     def _append(self, step: NDArray[np.int64], ts: Floats, value: Floats) -> None:
         if not len(value):
             return
@@ -279,7 +289,9 @@ class MetricSeries:
     def _search(self, x: float, axis: Axis, scale: TimeScale, side: str) -> int:
         right = side == "right"
         if axis is Axis.STEP and not self.is_telemetry:
-            return int(np.searchsorted(self._step.view, x, side="right" if right else "left"))
+            # An int: a float would make numpy convert all steps to floats first.
+            whole = math.floor(x) + 1 if right else math.ceil(x)
+            return int(np.searchsorted(self._step.view, min(max(whole, -_FAR), _FAR)))
         return int(np.searchsorted(self._ts.view, scale.time_at(x, axis), side="right" if right else "left"))
 
     def _range(self, view: ViewRange, scale: TimeScale) -> tuple[int, int]:

@@ -140,7 +140,7 @@ class _NumberEditor(FieldEditor):
         value = parse_number(self._edit.text(), self.field.kind)
         if not isinstance(value, (int, float)):
             value = self.field.default if isinstance(self.field.default, (int, float)) else 0
-        stepped = self._bounded(value + number * self._step_of(value))
+        stepped = self._bounded(value, value + number * self._step_of(value))
         self._edit.setText(show_number(stepped))
         self.edited.emit(stepped)
 
@@ -150,15 +150,16 @@ class _NumberEditor(FieldEditor):
             return 1 if self.field.kind is FieldKind.INTEGER else 0.1
         return float(10.0 ** (math.floor(math.log10(abs(value))) - 1))
 
-    def _bounded(self, value: float) -> int | float:
+    def _bounded(self, before: float, wanted: float) -> int | float:
+        """Return the wanted number inside the bounds; an excluded bound is not stepped onto."""
         low, high = self.field.minimum, self.field.maximum
-        if low is not None and (value < low or (self.field.exclusive_minimum and value <= low)):
-            value = (
-                float(parse_number(self._edit.text(), FieldKind.NUMBER) or low) if self.field.exclusive_minimum else low
-            )
+        if low is not None and self.field.exclusive_minimum and wanted <= low:
+            wanted = before
+        elif low is not None:
+            wanted = max(wanted, low)
         if high is not None:
-            value = min(value, high)
-        return int(value) if self.field.kind is FieldKind.INTEGER else float(f"{value:.12g}")
+            wanted = min(wanted, high)
+        return int(wanted) if self.field.kind is FieldKind.INTEGER else float(f"{wanted:.12g}")
 
 
 class _SwitchEditor(FieldEditor):

@@ -348,7 +348,7 @@ class MetricPlot(QFrame):
             axis = self._canvas.getAxis(side)
             axis.setPen(pg.mkPen(tokens.plot_grid))
             axis.setTextPen(pg.mkPen(tokens.plot_axis))
-            axis.setStyle(tickLength=0, tickFont=self.font())
+            axis.setStyle(tickLength=0, tickFont=self.font(), maxTickLevel=0)
             axis.setGrid(90)
             axis.setZValue(-1000)
 

@@ -69,6 +69,9 @@ class CurveItem:
         self._marks.setZValue(3)
         for item in (self._raw, self._smooth, self._marks):
             box.addItem(item, ignoreBounds=True)
+        # An item without data still costs its share of every frame while it is visible.
+        self._smooth.setVisible(False)
+        self._marks.setVisible(False)
         self._is_dimmed = False
         self._has_smooth = False
         self._window_marks: tuple[Floats, Floats] = (np.empty(0), np.empty(0))
@@ -82,8 +85,9 @@ class CurveItem:
     def set_visible(self, *, visible: bool) -> None:
         """Show or hide the curve."""
         self.is_visible = visible
-        for item in (self._raw, self._smooth, self._marks):
-            item.setVisible(visible)
+        self._raw.setVisible(visible)
+        self._smooth.setVisible(visible and self._has_smooth)
+        self._marks.setVisible(visible and len(self._marks.data) > 0)
 
     def set_colour(self, colour: str) -> None:
         """Choose the curve's colour, ``#RRGGBB``."""
@@ -100,12 +104,14 @@ class CurveItem:
         """Draw what is in view; returns the smallest and largest drawn value (log10 on a log axis), None for nothing."""
         if (len(window.smooth_x) > 0) != self._has_smooth:
             self._has_smooth = not self._has_smooth
+            self._smooth.setVisible(self.is_visible and self._has_smooth)
             self._apply_pens()
         y, smooth_y = window.y, window.smooth_y
         if log_y:
             y, smooth_y = _log10(y), _log10(smooth_y)
         self._set(self._raw, window.x, y, antialias=antialias)
-        self._set(self._smooth, window.smooth_x, smooth_y, antialias=antialias)
+        if self._has_smooth:
+            self._set(self._smooth, window.smooth_x, smooth_y, antialias=antialias)
         self._window_marks = (window.mark_x, window.mark_y)
         return _extent(smooth_y if self._has_smooth else y)
 
@@ -126,10 +132,12 @@ class CurveItem:
         if not len(x):
             if len(self._marks.data):
                 self._marks.clear()
+                self._marks.setVisible(False)
             return
         inset = (high - low) * 0.03
         y = np.where(value == np.inf, high - inset, low + inset)
         symbols = ["t1" if v == np.inf else "t" if v == -np.inf else "x" for v in value]
+        self._marks.setVisible(self.is_visible)
         self._marks.setData(x=x, y=y, symbol=symbols, pen=pg.mkPen(danger), brush=pg.mkBrush(danger))
 
     def _apply_pens(self) -> None:

@@ -33,6 +33,7 @@ class PlotTooltip(QWidget):
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self._chart = parent
         self._heading = ""
         self._rows: list[TooltipRow] = []
         self._footer: list[str] = []
@@ -49,7 +50,7 @@ class PlotTooltip(QWidget):
         self._footer = [f"and {num_hidden} more"] if num_hidden else []
         self._footer += note.splitlines()
         self.resize(self._wanted_size())
-        area = self.parentWidget().rect()
+        area = self._chart.rect()
         right = at.x() + _GAP
         left = at.x() - _GAP - self.width()
         x = right if right + self.width() <= area.right() or left < 0 else left

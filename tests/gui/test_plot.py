@@ -58,7 +58,8 @@ def board(qtbot, qapp):
 def drawn(qtbot, board: CurveBoard) -> None:
     def is_drawn() -> bool:
         visible = board._visible_plots()
-        return bool(visible) and not any(plot.is_dirty for plot in visible)
+        lacking = [slot for slot in board._slots.values() if slot.plot is None and not slot.visibleRegion().isEmpty()]
+        return bool(visible) and not lacking and not any(plot.is_dirty for plot in visible)
 
     qtbot.waitUntil(is_drawn, timeout=10_000)
 
@@ -83,7 +84,7 @@ def drag_zoom(plot: MetricPlot, first: float, last: float) -> None:
 
 
 def test_charts_show_all_of_the_run_and_telemetry_lies_under_the_same_steps(board):
-    assert [plot.plan.name for plot in board.plots] == ["loss", "lr", "Processor"]
+    assert list(board.chart_names) == ["loss", "lr", "Processor"]
     for plot in board.plots:
         first, last = x_range(plot)
         assert first <= 0
@@ -263,11 +264,11 @@ def test_the_wheel_scrolls_the_page_until_control_is_held(board):
 
 def test_the_filter_keeps_only_what_is_asked_for(qtbot, board):
     board.set_filter("val")
-    assert [plot.plan.name for plot in board.plots] == ["loss"]
+    assert list(board.chart_names) == ["loss"]
     board.set_filter("nothing like this")
     assert board._empty.isVisible()
     board.set_filter("")
-    assert len(board.plots) == 3
+    assert len(board.chart_names) == 3
 
 
 def test_pictures_and_values_are_written(qtbot, board, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """All charts of a run in a grid that fits its width, linked in their horizontal axis, drawn within a time budget.
 
-Only charts that can be seen are drawn, at most 20 times a second and never longer than a fraction of a frame at a
-time: what does not fit waits for the next turn of the event loop. All of them share one budget of points.
+Only charts that can be seen are made and drawn, at most 20 times a second and never longer than a fraction of a frame
+at a time: what does not fit waits for the next turn of the event loop. All of them share one budget of points. Charts
+of a run that is left are kept and given to the next one.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from pathlib import Path
 
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QFrame, QGridLayout, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFileDialog, QFrame, QGridLayout, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
-from app.viewmodels.curve_set import CurveSet
+from app.viewmodels.curve_set import ChartPlan, CurveSet
 from app.viewmodels.plot_options import PlotOptions
 from app.views.theme import SPACE, theme_host
 from app.views.widgets.empty_state import EmptyState
@@ -31,6 +32,32 @@ _COLUMN_WIDTH = 430
 _MAX_CHARTS = 200
 _HEIGHT = 300
 _EXPANDED_HEIGHT = 560
+
+
+class _Slot(QFrame):
+    """The place of a chart in the grid; empty until it is looked at."""
+
+    def __init__(self, plan: ChartPlan) -> None:
+        super().__init__()
+        self.plan = plan
+        self.plot: MetricPlot | None = None
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+
+    def put(self, plot: MetricPlot) -> None:
+        """Show a chart."""
+        self.plot = plot
+        self._layout.addWidget(plot)
+        plot.show()
+
+    def take(self) -> MetricPlot | None:
+        """Give the chart back."""
+        plot, self.plot = self.plot, None
+        if plot is not None:
+            self._layout.removeWidget(plot)
+            plot.hide()
+        return plot
 
 
 class CurveBoard(QWidget):
@@ -51,11 +78,13 @@ class CurveBoard(QWidget):
         self._options = options or PlotOptions()
         self._curves = CurveSet()
         self._curves.set_smoothing(self._options.smoothing)
-        self._plots: dict[str, MetricPlot] = {}
+        self._slots: dict[str, _Slot] = {}
+        self._spare: list[MetricPlot] = []
         self._markers: tuple[MarkerRecord, ...] = ()
         self._expanded: str | None = None
         self._smoothing_left: set[str] = set()
         self._pattern = ""
+        self._x_range: tuple[float, float] | None = None
         self._columns = 0
         self._build()
         self._frame = QTimer(self, interval=FRAME_MS, singleShot=True)
@@ -71,33 +100,41 @@ class CurveBoard(QWidget):
 
     @property
     def plots(self) -> tuple[MetricPlot, ...]:
-        """Return the charts in order."""
-        return tuple(self._plots.values())
+        """Return the charts that were made so far, in order."""
+        return tuple(slot.plot for slot in self._slots.values() if slot.plot is not None)
+
+    @property
+    def chart_names(self) -> tuple[str, ...]:
+        """Return the names of all charts in order, those not looked at yet included."""
+        return tuple(self._slots)
 
     def set_curves(self, curves: CurveSet) -> None:
         """Show another run's curves."""
         self._curves = curves
         curves.set_smoothing(self._options.smoothing)
-        for plot in self._plots.values():
-            plot.deleteLater()
-        self._plots.clear()
+        for slot in self._slots.values():
+            self._discard(slot)
+        self._slots.clear()
         self._markers = ()
         self._expanded = None
+        self._x_range = None
         self.sync_charts()
 
     def sync_charts(self) -> None:
         """Make a chart for every group of curves that has none yet; call after curves were declared or appeared."""
         plans = self._curves.charts(self._pattern)[:_MAX_CHARTS]
-        wanted = {plan.name: plan for plan in plans}
-        for name in [name for name in self._plots if name not in wanted]:
-            self._plots.pop(name).deleteLater()
+        wanted = {plan.name for plan in plans}
+        for name in [name for name in self._slots if name not in wanted]:
+            self._discard(self._slots.pop(name))
+        slots: dict[str, _Slot] = {}
         for plan in plans:
-            plot = self._plots.get(plan.name)
-            if plot is None:
-                self._plots[plan.name] = self._make_plot(plan.name)
-            elif plot.plan.keys != plan.keys:
-                plot.set_plan(plan)
-        self._plots = {plan.name: self._plots[plan.name] for plan in plans}
+            slot = self._slots.get(plan.name) or _Slot(plan)
+            if slot.plan.keys != plan.keys:
+                slot.plan = plan
+                if slot.plot is not None:
+                    slot.plot.set_plan(plan)
+            slots[plan.name] = slot
+        self._slots = slots
         self._place()
         self._empty.setVisible(not plans)
         self._empty.set_content(*self._empty_words())
@@ -106,25 +143,27 @@ class CurveBoard(QWidget):
         """Draw anew the charts that hold one of these curves."""
         if self._options.smoothing > 0.0:
             self._smoothing_left |= keys
-        for plot in self._plots.values():
+        for plot in self.plots:
             if not keys.isdisjoint(plot.plan.keys):
                 plot.mark_dirty()
 
     def set_markers(self, markers: tuple[MarkerRecord, ...]) -> None:
         """Mark checkpoints, restarts and stability events in every chart of training metrics."""
         self._markers = markers
-        for plot in self._plots.values():
+        for plot in self.plots:
             plot.set_markers(markers)
 
     def set_options(self, options: PlotOptions) -> None:
         """Obey other choices."""
         smooths = options.smoothing != self._options.smoothing
+        if (options.axis, options.log_x) != (self._options.axis, self._options.log_x):
+            self._x_range = None
         self._options = options
         self._toolbar.set_options(options)
         if smooths:
             self._curves.set_smoothing(options.smoothing)
             self._smoothing_left = set(self._curves.series) if options.smoothing > 0.0 else set()
-        for plot in self._plots.values():
+        for plot in self.plots:
             plot.set_options(options)
         self._detail.start()
         self.options_changed.emit(options)
@@ -142,6 +181,8 @@ class CurveBoard(QWidget):
         self._toolbar.options_changed.connect(self.set_options)
         self._toolbar.filter_changed.connect(self.set_filter)
         layout.addWidget(self._toolbar)
+        self._attic = QWidget(self)
+        self._attic.hide()
         self._area = QScrollArea()
         self._area.setWidgetResizable(True)
         self._area.setFrameShape(QFrame.Shape.NoFrame)
@@ -164,49 +205,71 @@ class CurveBoard(QWidget):
             return "search", "No such curve", f"No curve's name contains “{self._pattern}”."
         return "chart", "No curves yet", "They appear here as soon as the run reports its first metric."
 
-    def _make_plot(self, name: str) -> MetricPlot:
-        plan = next(plan for plan in self._curves.charts(self._pattern) if plan.name == name)
-        plot = MetricPlot(self._curves, plan, self._options)
+    def _fill(self, slot: _Slot) -> None:
+        """Put a chart into a slot: a spare one, else a new one."""
+        if self._spare:
+            plot = self._spare.pop()
+            plot.adopt(self._curves, slot.plan, self._options)
+        else:
+            plot = self._make_plot(slot.plan)
         plot.set_markers(self._markers)
+        if self._x_range is not None:
+            plot.set_x_range(self._x_range)
+        slot.put(plot)
+
+    def _make_plot(self, plan: ChartPlan) -> MetricPlot:
+        plot = MetricPlot(self._curves, plan, self._options)
         plot.dirty.connect(self._schedule)
-        plot.zoomed.connect(self._on_zoomed)
+        plot.zoomed.connect(lambda x_range: self._on_zoomed(plot, x_range))
         plot.pointed.connect(lambda x: self._on_pointed(plot, x))
-        plot.expand_wanted.connect(lambda: self._on_expand_wanted(name))
+        plot.expand_wanted.connect(lambda: self._on_expand_wanted(plot.plan.name))
         plot.export_wanted.connect(lambda form: self._export(plot, form))
         return plot
 
+    def _discard(self, slot: _Slot) -> None:
+        plot = slot.take()
+        if plot is not None:
+            self._spare.append(plot)
+            plot.setParent(self._attic)
+        self._grid.removeWidget(slot)
+        slot.hide()
+        slot.deleteLater()
+
     def _place(self) -> None:
-        for plot in self._plots.values():
-            self._grid.removeWidget(plot)
+        for slot in self._slots.values():
+            self._grid.removeWidget(slot)
         columns = self._fitting_columns()
         for column in range(max(self._grid.columnCount(), columns)):
             self._grid.setColumnStretch(column, 1 if column < columns else 0)
         self._columns = columns
         row, column = 0, 0
-        for name, plot in self._plots.items():
+        for name, slot in self._slots.items():
             is_wide = name == self._expanded
-            plot.setFixedHeight(_EXPANDED_HEIGHT if is_wide else _HEIGHT)
+            slot.setFixedHeight(_EXPANDED_HEIGHT if is_wide else _HEIGHT)
             if is_wide and column:
                 row, column = row + 1, 0
-            self._grid.addWidget(plot, row, column, 1, columns if is_wide else 1)
-            plot.show()
+            self._grid.addWidget(slot, row, column, 1, columns if is_wide else 1)
+            slot.show()
             column += columns if is_wide else 1
             if column >= columns:
                 row, column = row + 1, 0
         self._schedule()
 
     def _fitting_columns(self) -> int:
-        return max(1, min(4, self.width() // _COLUMN_WIDTH, max(len(self._plots), 1)))
+        return max(1, min(4, self.width() // _COLUMN_WIDTH, max(len(self._slots), 1)))
 
     def _schedule(self, *_: object) -> None:
         if not self._frame.isActive() and self.isVisible():
             self._frame.start(FRAME_MS)
 
     def _visible_plots(self) -> list[MetricPlot]:
-        return [plot for plot in self._plots.values() if not plot.visibleRegion().isEmpty()]
+        return [plot for plot in self.plots if not plot.visibleRegion().isEmpty()]
 
     def _on_frame(self) -> None:
         began = time.perf_counter()
+        lacking = [slot for slot in self._slots.values() if slot.plot is None and not slot.visibleRegion().isEmpty()]
+        for slot in lacking[:1]:
+            self._fill(slot)
         visible = self._visible_plots()
         self._smooth(visible, began)
         num_curves = max(sum(len(plot.shown_keys()) for plot in visible), 1)
@@ -215,7 +278,7 @@ class CurveBoard(QWidget):
                 plot.refresh(_POINT_BUDGET // num_curves)
                 if time.perf_counter() - began > _SLICE_S:
                     break
-        if any(plot.is_dirty for plot in visible) or self._smoothing_left:
+        if any(plot.is_dirty for plot in visible) or self._smoothing_left or len(lacking) > 1:
             self._frame.start(1)
 
     def _smooth(self, visible: list[MetricPlot], began: float) -> None:
@@ -237,9 +300,9 @@ class CurveBoard(QWidget):
         if requests:
             self.details_wanted.emit(requests)
 
-    def _on_zoomed(self, x_range: tuple[float, float] | None) -> None:
-        source = self.sender()
-        for plot in self._plots.values():
+    def _on_zoomed(self, source: MetricPlot, x_range: tuple[float, float] | None) -> None:
+        self._x_range = x_range
+        for plot in self.plots:
             if plot is not source:
                 plot.set_x_range(x_range)
         self._detail.start()
@@ -265,7 +328,7 @@ class CurveBoard(QWidget):
             save_picture(plot, path, form)
 
     def _on_theme_changed(self, _: object) -> None:
-        for plot in self._plots.values():
+        for plot in self.plots:
             plot.recolour()
 
     def resizeEvent(self, event: QResizeEvent) -> None:

@@ -85,10 +85,24 @@ class MetricPlot(QFrame):
         self._pointed_key: str | None = None
         self._num_clipped = 0
         set_surface(self, "card")
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         self._build()
         self.set_plan(plan)
         self.recolour()
+
+    def adopt(self, curves: CurveSet, plan: ChartPlan, options: PlotOptions) -> None:
+        """Become the chart of other curves: making a chart costs a hundred times as much as drawing one."""
+        for item in self._items.values():
+            item.remove()
+        self._items.clear()
+        self.legend.set_keys({})
+        self._curves, self._options = curves, options
+        self._x_range = self._y_range = None
+        self._pointed_key = None
+        self._left.set_unit(plan.unit)
+        self.set_markers(())
+        self.point_at(None)
+        self.set_plan(plan)
 
     def set_plan(self, plan: ChartPlan) -> None:
         """Show these curves; those that stay keep their visibility."""
@@ -207,7 +221,8 @@ class MetricPlot(QFrame):
         self._box.reset_wanted.connect(self.reset_view)
         self._box.sigRangeChangedManually.connect(self._on_range_dragged)
         self._bottom = RunAxis(self._options.axis)
-        axes = {"bottom": self._bottom, "left": ValueAxis(self.plan.unit)}
+        self._left = ValueAxis(self.plan.unit)
+        axes = {"bottom": self._bottom, "left": self._left}
         self._canvas = _Canvas(viewBox=self._box, axisItems=axes)
         self._canvas.setMinimumHeight(_CANVAS_HEIGHT)
         self._canvas.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
@@ -306,12 +321,11 @@ class MetricPlot(QFrame):
 
     def _set_axes(self) -> None:
         """Let the axes count what the ranges count: together, or one frame would read steps as powers of ten."""
-        left = self._canvas.getAxis("left")
         self._bottom.set_axis(self._options.axis)
         if self._bottom.logMode != self._options.log_x:
             self._bottom.setLogMode(self._options.log_x)
-        if left.logMode != self._options.log_y:
-            left.setLogMode(self._options.log_y)
+        if self._left.logMode != self._options.log_y:
+            self._left.setLogMode(self._options.log_y)
 
     def _padded(self, low: float, high: float) -> tuple[float, float]:
         if self.plan.maximum is not None and not self._options.log_y:
@@ -344,8 +358,7 @@ class MetricPlot(QFrame):
 
     def _colour_axes(self) -> None:
         tokens = theme()
-        for side in ("left", "bottom"):
-            axis = self._canvas.getAxis(side)
+        for axis in (self._left, self._bottom):
             axis.setPen(pg.mkPen(tokens.plot_grid))
             axis.setTextPen(pg.mkPen(tokens.plot_axis))
             axis.setStyle(tickLength=0, tickFont=self.font(), maxTickLevel=0)

@@ -82,6 +82,13 @@ class ValueAxis(pg.AxisItem):
         self.setWidth(LEFT_AXIS_WIDTH)
         self.enableAutoSIPrefix(False)
 
+    def set_unit(self, unit: str) -> None:
+        """Show another unit."""
+        if unit != self._unit:
+            self._unit = unit
+            self.picture = None
+            self.update()
+
     def tickStrings(self, values: list[float], scale: float, spacing: float | None) -> list[str]:
         """Return values with their unit."""
         plain = [_power_of_ten(value) if self.logMode else value for value in values]

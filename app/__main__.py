@@ -35,8 +35,9 @@ from app.views.page import Page
 from app.views.page_stack import PageSpec
 from app.views.shell import Shell, ShellParts
 from app.views.theme import apply_theme
-from core.contracts.errors import EnvironmentProblem, PilothouseError
+from core.contracts.errors import PilothouseError
 from core.contracts.settings import Settings
+from core.settings.binding_check import check_binding
 from core.settings.home import Home, default_home
 from core.settings.store import load_settings
 
@@ -159,20 +160,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PilothouseError as error:
         print(error, file=sys.stderr)
         return UNUSABLE
-
-
-def check_binding() -> None:
-    """Refuse a Qt binding that is known to kill this interpreter.
-
-    Raises:
-        EnvironmentProblem: PySide6 6.12 drops references to None, which is fatal before Python 3.12.
-    """
-    from PySide6 import __version_info__ as binding
-
-    if binding[:2] == (6, 12) and sys.version_info < (3, 12):
-        raise EnvironmentProblem(
-            "PySide6 6.12 crashes on this version of Python.", "Repair the environment: make repair."
-        )
 
 
 def has_display() -> bool:

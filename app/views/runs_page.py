@@ -33,7 +33,7 @@ from core.contracts.notices import Notice
 from core.contracts.runs import RunQuery, RunSummary
 
 _WIDTHS = {
-    RunColumn.STATE: 128,
+    RunColumn.STATE: 156,
     RunColumn.NAME: 220,
     RunColumn.KIND: 140,
     RunColumn.PROGRESS: 160,

@@ -103,7 +103,7 @@ class RunHeader(Card):
         self._problem.setVisible(is_wrong or silent)
         set_kind(self._message, "error" if is_wrong else "body")
         if silent and summary.silent_since is not None:
-            self._message.setText(f"No sign of life since {moment_text(summary.silent_since)}.")
+            self._message.setText(f"Its last sign of life came {moment_text(summary.silent_since)}.")
             self._hint.setText("It may be busy or its host unreachable; it is not counted as failed.")
             return
         self._message.setText((summary.message or "The run ended without a word.")[:_MAX_MESSAGE])

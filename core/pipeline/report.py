@@ -155,8 +155,8 @@ def human_bytes(size: float | None) -> str:
     if size is None:
         return "–"
     amount = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024 or unit == "GiB":
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.3g} {unit}"
         amount /= 1024
     raise AssertionError

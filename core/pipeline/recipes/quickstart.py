@@ -62,9 +62,9 @@ def _stages(spec: QuickstartSpec) -> tuple[Stage, ...]:
         )
 
     return (
-        Stage(role=TRAIN, title="Training", share=0.5, goes_on=True, spec=train),
-        Stage(role=COMPRESS, title="Compressing", share=0.2, goes_on=False, spec=compress),
-        Stage(role=BENCHMARK, title="Benchmarking", share=0.29, goes_on=False, spec=benchmark),
+        Stage(role=TRAIN, title="Training", share=0.59, goes_on=True, spec=train),
+        Stage(role=COMPRESS, title="Compressing", share=0.15, goes_on=False, spec=compress),
+        Stage(role=BENCHMARK, title="Benchmarking", share=0.25, goes_on=False, spec=benchmark),
     )
 
 

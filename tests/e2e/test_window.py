@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,26 @@ def home(pilothouse_home: Path) -> Iterator[Path]:
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.fixture
+def open_window(tmp_path: Path) -> Iterator[Callable[[], WindowProcess]]:
+    """Return what opens windows; those still open are killed at the end."""
+    opened: list[WindowProcess] = []
+
+    def open_one() -> WindowProcess:
+        opened.append(WindowProcess(tmp_path / f"window-{len(opened)}.log"))
+        return opened[-1]
+
+    yield open_one
+    for window in opened:
+        if window.process.returncode is None:
+            window.kill()
+
+
 @pytest.mark.timeout(900)
-def test_the_quick_start_survives_its_window_and_is_found_again(home: Path, tmp_path: Path) -> None:
-    window = WindowProcess(tmp_path / "first.log")
+def test_the_quick_start_survives_its_window_and_is_found_again(
+    home: Path, open_window: Callable[[], WindowProcess]
+) -> None:
+    window = open_window()
     window.click("nav_train")
     window.click("card_quickstart")
     window.type("field_epochs", "3")
@@ -101,7 +118,7 @@ def test_the_quick_start_survives_its_window_and_is_found_again(home: Path, tmp_
     window.kill()
     assert examine(home / "runs" / quick_start).state is None, "the run goes on without the window"
 
-    again = WindowProcess(tmp_path / "second.log")
+    again = open_window()
     again.click(f"live_run_{quick_start}")
     wait_for(lambda: again.shows("Running"), "the run to be found live")
     ended = wait_for(lambda: _ended(home, quick_start), "the quick start to end", 600)

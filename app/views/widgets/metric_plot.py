@@ -244,6 +244,10 @@ class MetricPlot(QFrame):
         area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(self.legend)
+        # A scroll area fills its background; on the card it must not.
+        area.setStyleSheet("QScrollArea { background: transparent; }")
+        area.viewport().setAutoFillBackground(False)
+        self.legend.setAutoFillBackground(False)
         return area
 
     def _build_header(self) -> QHBoxLayout:

@@ -18,7 +18,7 @@ from core.contracts.ids import RunId
 from core.contracts.notices import Notice
 from core.contracts.runs import Curve, RunDetail, RunPage, RunQuery, RunSummary, RunUpdate
 from core.contracts.states import RunState
-from core.history import exports, queries, schema
+from core.history import queries, schema
 from core.history.columns import Column
 from core.history.curves import Axis, CurveReader, Window
 from core.history.database import Database
@@ -305,6 +305,8 @@ class History:
 
     def export(self, run_id: str, file_format: str, target: Path) -> Path:
         """Write the metrics of a run as ``csv``, ``parquet`` or ``tensorboard``; see ``core.history.exports``."""
+        from core.history import exports
+
         with self._database.read() as connection:
             return exports.export(connection, require_run(connection, run_id).id, file_format, target)
 

@@ -36,7 +36,7 @@ _NAMES: dict[str, Precision] = {"u8": "int8", "i8": "int8", "bf16": "bf16"}
 
 def _execution(compiled: Any) -> Execution:
     executed = [operation.get_rt_info() for operation in compiled.get_runtime_model().get_ops()]
-    precisions = Counter(
+    precisions: Counter[Precision] = Counter(
         _NAMES.get(info["runtimePrecision"].astype(str), _FP32)
         for info in executed
         if "layerType" in info and "runtimePrecision" in info and info["layerType"].astype(str) in _LAYERS

@@ -61,8 +61,12 @@ class Launcher:
         self._start(run_dir, 1, guardian)
         return run_id
 
-    def resume(self, run_id: RunId) -> int:
+    def resume(self, run_id: RunId, *, guardian: Path | None = None) -> int:
         """Start a run that ended once more, from its last checkpoint; return the number of the attempt.
+
+        Args:
+            run_id: The run.
+            guardian: As for ``launch``.
 
         Raises:
             UserError: It still goes on, or has succeeded.
@@ -81,7 +85,7 @@ class Launcher:
             layout.exit_record().rename(run_dir / f"exit.local.attempt{attempt - 1}.json")
         layout.supervisor().unlink(missing_ok=True)
         os.utime(layout.spec)
-        self._start(run_dir, attempt, None)
+        self._start(run_dir, attempt, guardian)
         return attempt
 
     def stop(self, run_id: RunId) -> None:

@@ -73,7 +73,7 @@ class StageRunner:
             if state is not None and (state is RunState.SUCCEEDED or not state.is_terminal):
                 return earlier
             if state in RESUMABLE_STATES and stage.goes_on:
-                self._workspace.resume(earlier)
+                self._workspace.resume(earlier, guardian=self._context.run_dir)
                 return earlier
         run_id = self._workspace.launch_spec(stage.spec(runs), guardian=self._context.run_dir)
         self._context.child(run_id, stage.role)

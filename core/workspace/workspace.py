@@ -197,10 +197,13 @@ class Workspace:
         self._launcher.stop(run_id)
         self._synchronizer.update(run_id)
 
-    def resume(self, run_id: RunId) -> None:
-        """Start an ended run once more from its last checkpoint; UserError when it cannot be."""
+    def resume(self, run_id: RunId, *, guardian: Path | None = None) -> None:
+        """Start an ended run once more from its last checkpoint; UserError when it cannot be.
+
+        ``guardian`` is as for ``launch_spec``.
+        """
         self._synchronizer.drain(run_id)
-        self._launcher.resume(run_id)
+        self._launcher.resume(run_id, guardian=guardian)
         self._history.reopen(run_id)
 
     def delete(self, run_ids: Iterable[RunId]) -> None:

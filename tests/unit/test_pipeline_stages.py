@@ -47,8 +47,9 @@ class ScriptedWorkspace:
         self.guardians.append(guardian)
         return self.add(spec.name, RunState.RUNNING)
 
-    def resume(self, run_id: RunId) -> None:
+    def resume(self, run_id: RunId, *, guardian: Path | None = None) -> None:
         self.resumed.append(run_id)
+        self.guardians.append(guardian)
         self.summaries[run_id] = replace(self.summaries[run_id], state=RunState.RUNNING)
 
     def sync(self) -> None:
@@ -121,8 +122,10 @@ def test_a_resume_keeps_what_succeeded_and_does_the_rest(workspace: ScriptedWork
 @pytest.mark.parametrize("state", [RunState.STOPPED, RunState.FAILED, RunState.LOST])
 def test_a_stage_with_checkpoints_goes_on_from_them(workspace: ScriptedWorkspace, state: RunState) -> None:
     one = workspace.add("one", state)
-    runs = run(workspace, second_attempt(workspace, one=one))
+    context = second_attempt(workspace, one=one)
+    runs = run(workspace, context)
     assert workspace.resumed == [one]
+    assert workspace.guardians[0] == context.run_dir
     assert runs["one"] == one
 
 

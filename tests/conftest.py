@@ -7,6 +7,7 @@ user moved into ``tmp_path``. For ``tests/gui`` also: threads, Qt threads and Qt
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def pilothouse_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in ("PILOTHOUSE_RUN", "PILOTHOUSE_EVENTS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(variable, raising=False)
     return home
+
+
+@pytest.fixture(autouse=True)
+def forget_kinds() -> Iterator[None]:
+    """Forget the kinds of run that a test's own plug-in added; the next test scans anew."""
+    yield
+    module = sys.modules.get("core.plugins.registry")
+    if module is not None:
+        module.registry.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ check: static  ## Format, lint, types, import contracts, then the quick tests
 	@$(PYTEST) -n $(JOBS) --dist loadfile tests/unit tests/contract tests/gui $(ARGS)
 
 static: $(TEST_STAMP)
-	@$(PY) -m ruff format --check --quiet . || { echo "Some files are not formatted: run 'make format'."; exit 1; }
+	@$(PY) -m ruff format --check --quiet --output-format concise . || { echo "Some files are not formatted: run 'make format'."; exit 1; }
 	@$(PY) -m ruff check .
 	@$(PY) -m basedpyright
 	@$(LINT_IMPORTS)

@@ -9,6 +9,7 @@ RUN_STAMP := $(VENV)/.stamp-run
 TEST_STAMP := $(VENV)/.stamp-test
 SETUP_INPUTS := pyproject.toml constraints.txt packaging/bootstrap.py packaging/system_libraries.py $(PY)
 PYTEST := $(PY) -m pytest
+PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as run; run()'
 
 # Without .pyc files a start is two to three times dearer (import sqlalchemy.orm: 1296 ms of CPU against 416 ms).
@@ -30,10 +31,10 @@ repair:  ## Verify every installed file and put right what is missing or damaged
 	@"$(PYTHON)" packaging/bootstrap.py repair
 
 test: $(TEST_STAMP)  ## Run every test that needs no special hardware
-	@$(PYTEST) -n $(JOBS) --dist loadfile $(ARGS)
+	@$(PYTEST) $(PARALLEL) $(ARGS)
 
 check: static  ## Format, lint, types, import contracts, then the quick tests
-	@$(PYTEST) -n $(JOBS) --dist loadfile tests/unit tests/contract tests/gui $(ARGS)
+	@$(PYTEST) $(PARALLEL) tests/unit tests/contract tests/gui $(ARGS)
 
 static: $(TEST_STAMP)
 	@$(PY) -m ruff format --check --quiet --output-format concise . || { echo "Some files are not formatted: run 'make format'."; exit 1; }

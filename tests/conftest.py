@@ -24,8 +24,9 @@ FOLDER_MARKS = ("unit", "contract", "gui", "e2e")
 TESTS = Path(__file__).parent
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test by its folder."""
+    """Mark every test by its folder; put those that may take long first, so that no process ends alone with one."""
     for item in items:
         try:
             folder = item.path.relative_to(TESTS).parts[0]
@@ -33,6 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         if folder in FOLDER_MARKS:
             item.add_marker(folder)
+    items.sort(key=_allowed_s, reverse=True)
+
+
+def _allowed_s(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark is not None and mark.args else 0.0
 
 
 @pytest.fixture(autouse=True)

@@ -14,11 +14,12 @@ import msgspec
 
 from core.contracts.errors import EnvironmentProblem, FieldProblem, InvalidSpec, UserError
 from core.contracts.forms import FormValue, RunKindInfo, SpecReview
-from core.contracts.ids import RunId
+from core.contracts.ids import RunId, is_run_id
 from core.contracts.notices import Notice, Severity
 from core.contracts.runs import Curve, LogChunk, RunDetail, RunPage, RunQuery, RunSummary
 from core.contracts.settings import Settings
 from core.contracts.specs import RunSpec
+from core.contracts.states import RunState
 from core.contracts.telemetry import HardwareReport, Sampler
 from core.history.history import History
 from core.jobs.launcher import Launcher
@@ -207,35 +208,47 @@ class Workspace:
         self._history.reopen(run_id)
 
     def delete(self, run_ids: Iterable[RunId]) -> None:
-        """Move ended runs to the bin.
+        """Move ended runs to the bin; one whose directory is gone is taken off the index.
 
         Raises:
             UserError: One of them still goes on; none is moved.
         """
         wanted = list(run_ids)
+        gone = [run_id for run_id in wanted if not self.home.run_dir(run_id).is_dir()]
+        wanted = [run_id for run_id in wanted if run_id not in gone]
         for run_id in wanted:
-            summary = self.summary(run_id)
-            if not summary.state.is_terminal:
-                raise UserError(f"The run {run_id} is {summary.state.value} and cannot be deleted.", "Stop it first.")
+            # The directory is asked too: a run that is being resumed is open there before the index says so.
+            state, standing = self.summary(run_id).state, self._launcher.standing(run_id)
+            if not state.is_terminal or standing.state is None or not standing.state.is_terminal:
+                shown = standing.state or (RunState.QUEUED if state.is_terminal else state)
+                raise UserError(f"The run {run_id} is {shown.value} and cannot be deleted.", "Stop it first.")
+            if standing.leftovers:
+                self._launcher.end_leftovers(run_id)
         for run_id in wanted:
-            self._move(self.home.run_dir(run_id), self.home.bin_dir / run_id)
+            target = self.home.bin_dir / run_id
+            if target.exists():
+                shutil.rmtree(target, ignore_errors=True)
+            self._move(self.home.run_dir(run_id), target)
             self._history.delete(run_id)
+        if gone:
+            self._history.purge(gone)
 
     def restore(self, run_ids: Iterable[RunId]) -> None:
-        """Take runs back out of the bin; UserError when one is not there."""
+        """Take runs back out of the bin; UserError when one is not there, or its place is taken."""
         for run_id in run_ids:
-            source = self.home.bin_dir / run_id
-            if not source.is_dir():
+            source, target = self.home.bin_dir / run_id, self.home.run_dir(run_id)
+            # Whatever is no run id could name any folder: "" is the bin itself, ".." the home.
+            if not is_run_id(run_id) or not source.is_dir():
                 raise UserError(f"The bin holds no run {run_id!r}.")
-            self._move(source, self.home.run_dir(run_id))
+            if target.exists():
+                raise UserError(f"There is a run {run_id!r} already.", f"The one in the bin stays in {str(source)!r}.")
+            self._move(source, target)
             self._history.add(self.home.run_dir(run_id))
             self._synchronizer.drain(run_id)
 
     @staticmethod
     def _move(source: Path, target: Path) -> None:
         try:
-            if target.exists():
-                shutil.rmtree(target)
             source.rename(target)
         except OSError as error:
             raise EnvironmentProblem(

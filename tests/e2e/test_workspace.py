@@ -15,6 +15,7 @@ from core.contracts.errors import InvalidSpec, UserError
 from core.contracts.ids import RunId
 from core.contracts.runs import RunQuery, RunUpdate
 from core.contracts.states import RunState
+from core.jobs.launcher import Launcher
 from core.jobs.processes import marked_processes
 from core.jobs.records import SupervisorRecord, read_record
 from core.runlog.layout import RunLayout
@@ -176,3 +177,44 @@ def test_find_wants_one_match(workspace: Workspace) -> None:
     assert workspace.find(ids[0][-6:]) == ids[0]
     with pytest.raises(UserError, match="2 runs match"):
         workspace.find(ids[0][:8])
+
+
+@pytest.mark.parametrize("wrong", ["", ".", "..", "../runs", "20260101-000000-none-abcdef"])
+def test_restoring_what_is_no_run_in_the_bin_touches_nothing(workspace: Workspace, wrong: str) -> None:
+    kept = workspace.home.runs_dir / "20260101-000000-kept-abcdef"
+    kept.mkdir()
+    with pytest.raises(UserError, match="The bin holds no run"):
+        workspace.restore([RunId(wrong)])
+    assert kept.is_dir()
+
+
+def test_a_restore_takes_nobodys_place(workspace: Workspace) -> None:
+    run_id = workspace.launch("test.toy", {"steps": 1})
+    workspace.wait(run_id)
+    workspace.delete([run_id])
+    copied = shutil.copytree(workspace.home.bin_dir / run_id, workspace.home.run_dir(run_id))
+    (copied / "note").touch()
+    with pytest.raises(UserError, match="already"):
+        workspace.restore([run_id])
+    assert (copied / "note").exists()
+
+
+def test_a_run_that_was_resumed_elsewhere_is_not_deleted_although_the_index_calls_it_ended(
+    workspace: Workspace,
+) -> None:
+    run_id = workspace.launch("test.toy", {"steps": 1, "raise_at": 1})
+    assert workspace.wait(run_id).state is RunState.FAILED
+    Launcher(workspace.home).resume(run_id)
+    assert workspace.summary(run_id).state.is_terminal
+    with pytest.raises(UserError, match="cannot be deleted"):
+        workspace.delete([run_id])
+    assert workspace.home.run_dir(run_id).is_dir()
+    workspace.wait(run_id)
+
+
+def test_a_run_whose_directory_is_gone_can_be_taken_off_the_list(workspace: Workspace) -> None:
+    run_id = workspace.launch("test.toy", {"steps": 1})
+    workspace.wait(run_id)
+    shutil.rmtree(workspace.home.run_dir(run_id))
+    workspace.delete([run_id])
+    assert workspace.runs(RunQuery()).total == 0

@@ -5,12 +5,14 @@ The supervisor's own program is named by its module, ``core.cli.supervise``: the
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 from core.contracts.errors import EnvironmentProblem, UserError
@@ -50,9 +52,9 @@ class Launcher:
         title = spec.name or self._kinds.get(str(spec.__struct_config__.tag)).title
         run_id = new_run_id(title)
         run_dir = self._home.run_dir(run_id)
-        self._check_space()
         partial = run_dir.with_name(f".{run_id}.partial")
         try:
+            self._check_space()
             self._make(partial, spec)
             partial.rename(run_dir)
         except OSError as error:
@@ -70,8 +72,16 @@ class Launcher:
 
         Raises:
             UserError: It still goes on, or has succeeded.
+            EnvironmentProblem: No space or no permission, or its supervisor cannot start.
         """
         run_dir = self._existing(run_id)
+        try:
+            with _resuming(RunLayout(run_dir)):
+                return self._resume(run_id, run_dir, guardian)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _resume(self, run_id: RunId, run_dir: Path, guardian: Path | None) -> int:
         standing = examine(run_dir)
         if standing.state not in RESUMABLE_STATES:
             state = standing.state.value if standing.state else "still going on"
@@ -93,6 +103,7 @@ class Launcher:
 
         Raises:
             UserError: There is no such run, or it has ended.
+            EnvironmentProblem: The request cannot be written.
         """
         run_dir = self._existing(run_id)
         standing = examine(run_dir)
@@ -102,8 +113,14 @@ class Launcher:
                 return
             raise UserError(f"The run {run_id} has already ended ({standing.state.value}).")
         request = RunLayout(run_dir).stop_request
-        request.parent.mkdir(exist_ok=True)
-        request.write_text(f"{time.time():.3f}\n", encoding="ascii")
+        try:
+            request.parent.mkdir(exist_ok=True)
+            request.touch()
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        # On a full disk the empty file can still be made, and that it is there is the request.
+        with contextlib.suppress(OSError):
+            request.write_text(f"{time.time():.3f}\n", encoding="ascii")
 
     def end_leftovers(self, run_id: RunId, grace_s: float = 2.0) -> set[int]:
         """End every process that carries the mark of a run without a supervisor; return the survivors."""
@@ -157,19 +174,39 @@ class Launcher:
         command = [sys.executable, "-P", "-m", SUPERVISOR_MODULE, str(run_dir), str(attempt)]
         command += [str(guardian)] if guardian is not None else []
         environment = {**os.environ, MARK_VARIABLE: run_dir.name}
-        with (run_dir / "supervisor.local.log").open("ab") as log:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=run_dir,
-                env=environment,
-                timeout=_START_LIMIT_S,
-                check=False,
-            )
-        if done.returncode != 0:
+        hint = f"See {str(run_dir / 'supervisor.local.log')!r}."
+        try:
+            with (run_dir / "supervisor.local.log").open("ab") as log:
+                done = subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=run_dir,
+                    env=environment,
+                    timeout=_START_LIMIT_S,
+                    check=False,
+                )
+        except subprocess.TimeoutExpired as error:
+            message = f"The supervisor did not start within {_START_LIMIT_S:g} s and was ended."
+            raise EnvironmentProblem(message, hint) from error
+        except OSError as error:
             raise EnvironmentProblem(
-                f"The supervisor could not be started (exit status {done.returncode}).",
-                f"See {str(run_dir / 'supervisor.local.log')!r}.",
-            )
+                f"The supervisor could not be started: {error.strerror or error}.", hint
+            ) from error
+        if done.returncode != 0:
+            raise EnvironmentProblem(f"The supervisor could not be started (exit status {done.returncode}).", hint)
+
+
+@contextlib.contextmanager
+def _resuming(layout: RunLayout) -> Generator[None]:
+    """Hold the right to resume a run: of two who try at once, the second then finds that it goes on."""
+    import fcntl
+
+    layout.control.mkdir(exist_ok=True)
+    descriptor = os.open(layout.control / "resume.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from core.contracts.errors import UserError
+from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.events import AttemptEvent, CheckpointEvent
 from core.contracts.ids import RunId
 from core.contracts.states import RunState
@@ -188,3 +190,33 @@ def test_only_an_ended_run_can_be_resumed_and_only_an_open_one_stopped(lab: Lab)
         lab.launcher.stop(run_id)
     with pytest.raises(UserError, match="There is no run"):
         lab.launcher.stop(RunId("nonsense"))
+
+
+def test_of_two_who_resume_at_once_one_does(lab: Lab) -> None:
+    run_id = lab.launch(steps=1, raise_at=1)
+    lab.ended(run_id)
+
+    def resume(_: int) -> str:
+        try:
+            return str(lab.launcher.resume(run_id))
+        except UserError as error:
+            return error.message
+
+    with ThreadPoolExecutor(3) as pool:
+        said = sorted(pool.map(resume, range(3)))
+    assert said[0] == "2"
+    assert all("cannot be resumed" in text for text in said[1:]), said
+    lab.ended(run_id)
+    assert "ended" not in (lab.layout(run_id).run_dir / "supervisor.local.log").read_text()
+
+
+def test_what_the_disk_refuses_is_said_in_a_sentence(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = lab.launch(steps=1, raise_at=1)
+    lab.ended(run_id)
+    monkeypatch.setattr("core.jobs.launcher._START_LIMIT_S", 0.0)
+    with pytest.raises(EnvironmentProblem, match="did not start within"):
+        lab.launcher.resume(run_id)
+    shutil.rmtree(lab.layout(run_id).control)
+    lab.layout(run_id).control.write_text("in the way")
+    with pytest.raises(EnvironmentProblem, match="cannot be written"):
+        lab.launcher.resume(run_id)

@@ -1,7 +1,7 @@
 """Runs the stages of a pipeline as runs of their own, one after the other, and tells how far the whole is.
 
-A stage that already succeeded is not repeated when the pipeline is resumed; one that still goes on is joined; one that
-stopped on the way goes on from its checkpoint.
+A stage that already succeeded is not repeated when the pipeline is resumed; one that still goes on is waited for; one
+that stopped on the way, then or before, goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -70,7 +70,12 @@ class StageRunner:
         """Return the run of a stage: the earlier one where it can be used, else a new one."""
         if earlier is not None and self._context.attempt > 1:
             state = self._state_of(earlier)
-            if state is not None and (state is RunState.SUCCEEDED or not state.is_terminal):
+            if state is not None and not state.is_terminal:
+                # Its guardian was the attempt before this one: it may be saving and ending now.
+                state = self._wait(stage, earlier).state
+                if self._context.should_stop():
+                    raise Cancelled
+            if state is RunState.SUCCEEDED:
                 return earlier
             if state in RESUMABLE_STATES and stage.goes_on:
                 self._workspace.resume(earlier, guardian=self._context.run_dir)
@@ -86,12 +91,15 @@ class StageRunner:
         self._workspace.sync()
         return self._workspace.summary(run_id).state
 
-    def _finish(self, stage: Stage, run_id: RunId) -> RunId:
+    def _wait(self, stage: Stage, run_id: RunId) -> RunSummary:
         def tell(summary: RunSummary) -> None:
             inner = summary.stage or summary.state.value
             self._context.progress(self._done + stage.share * (summary.progress or 0.0), f"{stage.title}: {inner}")
 
-        summary = self._workspace.wait(run_id, tell, self._context.should_stop)
+        return self._workspace.wait(run_id, tell, self._context.should_stop)
+
+    def _finish(self, stage: Stage, run_id: RunId) -> RunId:
+        summary = self._wait(stage, run_id)
         if summary.state is RunState.SUCCEEDED:
             return run_id
         if self._context.should_stop():

@@ -5,6 +5,7 @@ All methods are thread-safe and may block on files and SQLite: never call them o
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -288,7 +289,8 @@ class Workspace:
                 return summary
             if not stopping and should_stop is not None and should_stop():
                 stopping = True
-                self._launcher.stop(run_id)
+                with contextlib.suppress(UserError):  # it ended just now
+                    self._launcher.stop(run_id)
             time.sleep(POLL_S)
 
     # -- machine and settings --------------------------------------------------------------------------------------

@@ -218,3 +218,10 @@ def test_a_run_whose_directory_is_gone_can_be_taken_off_the_list(workspace: Work
     shutil.rmtree(workspace.home.run_dir(run_id))
     workspace.delete([run_id])
     assert workspace.runs(RunQuery()).total == 0
+
+
+def test_a_run_that_ends_just_before_a_stop_is_passed_on_has_simply_ended(workspace: Workspace) -> None:
+    run_id = workspace.launch("test.toy", {"steps": 10, "step_s": 0.02})
+    layout = RunLayout(workspace.home.run_dir(run_id))
+    summary = workspace.wait(run_id, should_stop=lambda: wait_for(layout.exit_record().exists, "its end"))
+    assert summary.state is RunState.SUCCEEDED

@@ -67,6 +67,8 @@ class ScriptedWorkspace:
         state = RunState.STOPPED if should_stop() else self.outcomes.get(running.name, RunState.SUCCEEDED)
         if running.state is RunState.SUCCEEDED:
             state = running.state
+        if running.state is RunState.STOPPING:
+            state = RunState.STOPPED
         ended = replace(running, state=state, message="It broke." if state is RunState.FAILED else "")
         self.summaries[run_id] = ended
         return ended
@@ -135,6 +137,23 @@ def test_a_stage_that_still_goes_on_is_joined(workspace: ScriptedWorkspace) -> N
     assert workspace.launched == ["two"]
     assert workspace.resumed == []
     assert workspace.waited[0] == one
+
+
+def test_a_stage_that_was_just_ending_with_the_attempt_before_goes_on(workspace: ScriptedWorkspace) -> None:
+    one = workspace.add("one", RunState.STOPPING)
+    runs = run(workspace, second_attempt(workspace, one=one))
+    assert runs["one"] == one
+    assert workspace.resumed == [one]
+    assert workspace.launched == ["two"]
+
+
+def test_a_stop_while_a_joined_stage_ends_starts_it_no_more(workspace: ScriptedWorkspace) -> None:
+    context = second_attempt(workspace, one=workspace.add("one", RunState.RUNNING))
+    context.stop_when = lambda: bool(workspace.waited)
+    with pytest.raises(Cancelled):
+        run(workspace, context)
+    assert workspace.resumed == []
+    assert workspace.launched == []
 
 
 def test_a_stage_whose_run_was_deleted_is_done_again(workspace: ScriptedWorkspace) -> None:

@@ -121,10 +121,17 @@ class WorkerContext:
         return checkpoints.begin(self._layout.checkpoints, step)
 
     def commit_checkpoint(self, step: int, *, keep_last: int = 2) -> CheckpointRecord:
-        """Seal the checkpoint of ``step``, record it, then remove those beyond ``keep_last``."""
+        """Seal the checkpoint of ``step``, record it, then remove those beyond ``keep_last``.
+
+        One of a later step was passed over when this attempt began (it is damaged): it is removed first, so that it
+        takes the place of no good one.
+        """
         folder, manifest = checkpoints.commit(self._layout.checkpoints, step)
         self._write_checkpoint(folder, manifest, removed=False)
-        for old, old_manifest in checkpoints.all_checkpoints(self._layout.checkpoints)[max(keep_last, 1) :]:
+        found = checkpoints.all_checkpoints(self._layout.checkpoints)
+        passed_over = [(old, old_manifest) for old, old_manifest in found if old_manifest.step > step]
+        older = found[len(passed_over) :]
+        for old, old_manifest in [*passed_over, *older[max(keep_last, 1) :]]:
             shutil.rmtree(old)
             self._write_checkpoint(old, old_manifest, removed=True)
         return self._checkpoint_record(folder, manifest)

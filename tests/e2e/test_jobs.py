@@ -16,6 +16,7 @@ from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.events import AttemptEvent, CheckpointEvent
 from core.contracts.ids import RunId
 from core.contracts.states import RunState
+from core.jobs.context import WorkerContext
 from core.jobs.processes import marked_processes
 from core.jobs.records import write_record
 from core.runlog.tail import read_batch
@@ -220,3 +221,22 @@ def test_what_the_disk_refuses_is_said_in_a_sentence(lab: Lab, monkeypatch: pyte
     lab.layout(run_id).control.write_text("in the way")
     with pytest.raises(EnvironmentProblem, match="cannot be written"):
         lab.launcher.resume(run_id)
+
+
+def test_a_damaged_checkpoint_takes_the_place_of_no_good_one(tmp_path: Path) -> None:
+    run_dir = tmp_path / "runs" / "20260101-000000-toy-abcdef"
+    run_dir.mkdir(parents=True)
+    context = WorkerContext(tmp_path, run_dir, 1)
+
+    def save(step: int) -> Path:
+        (context.new_checkpoint(step) / "value").write_text(str(step))
+        return Path(context.commit_checkpoint(step, keep_last=1).path)
+
+    (save(30) / "value").write_text("damaged")
+    assert context.latest_checkpoint() is None
+    save(10)
+    latest = context.latest_checkpoint()
+    assert latest is not None
+    assert latest.step == 10
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-0000000010"]
+    context.close()

@@ -69,8 +69,9 @@ def leak_check(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.node.get_closest_marker("gui") is None:
         yield
         return
-    from tests.helpers.leaks import LeakCheck
+    from tests.helpers.leaks import LeakCheck, drop_old_notices
 
+    drop_old_notices()
     check = LeakCheck(monkeypatch)
     yield
     leaks = check.leaks()

@@ -6,6 +6,8 @@ import pytest
 from PySide6.QtCore import QObject, QThread, QTimer
 from pytestqt.qtbot import QtBot
 
+from app.controllers.notices import bridge, notify
+from core.contracts.notices import Severity
 from tests.helpers import leaks
 
 
@@ -54,3 +56,12 @@ def test_a_python_thread_is_a_leak_until_it_ends(monkeypatch: pytest.MonkeyPatch
     thread.join(5)
     assert found == ["thread 'forgotten' is alive"]
     assert check.leaks() == []
+
+
+def test_what_an_earlier_test_told_the_user_is_dropped(qtbot: QtBot) -> None:
+    notify(Severity.ERROR, "from an earlier test")
+    leaks.drop_old_notices()
+    assert bridge().waiting() == ()
+    notify(Severity.ERROR, "from this test")
+    qtbot.waitUntil(lambda: bool(bridge().waiting()))
+    assert [notice.message for notice in bridge().waiting()] == ["from this test"]

@@ -6,6 +6,7 @@ what is ending a moment to end. Timers of objects that wait for deletion are not
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import traceback
@@ -66,6 +67,16 @@ class LeakCheck:
             if is_running:
                 found.append(f"{type(instance).__name__} started at {place} is running")
         return found
+
+
+def drop_old_notices() -> None:
+    """Let what earlier tests told the user go nowhere, so that it does not reach the next test's window."""
+    module = sys.modules.get("app.controllers.notices")
+    if module is None or QCoreApplication.instance() is None:
+        return
+    QCoreApplication.processEvents()
+    module.bridge().connect_window()
+    module.bridge().disconnect_window()
 
 
 def _caller() -> str:

@@ -16,7 +16,7 @@ class ElidedLabel(QLabel):
         super().__init__(parent)
         set_kind(self, kind)
         self.setTextFormat(Qt.TextFormat.PlainText)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._whole = ""
         self.set_whole(text)
 
@@ -44,8 +44,8 @@ class ElidedLabel(QLabel):
         self._elide()
 
     def minimumSizeHint(self) -> QSize:
-        """Let layouts shrink it."""
-        return QSize(24, super().minimumSizeHint().height())
+        """Let layouts make it narrower, never lower than a line."""
+        return QSize(24, self.sizeHint().height())
 
     def sizeHint(self) -> QSize:
         """Want the room that the whole text needs."""

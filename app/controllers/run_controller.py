@@ -161,7 +161,11 @@ class RunController(QObject):
         ).start()
 
     def _load_detail(self) -> None:
-        if self._run_id is None or self._detail_op is not None:
+        if self._run_id is None:
+            return
+        if self._detail_op is not None:
+            # What is being read may be older than what this call is about.
+            self._detail_later.start()
             return
         workspace, run_id = self._services.workspace, self._run_id
         self._detail_op = (
@@ -209,7 +213,10 @@ class RunController(QObject):
         if update.summary.run_id != self._run_id:
             return
         self._summary = update.summary
-        self._log_size = update.log_size_bytes
+        # Not every update knows the size. After the end comes no other, so the log is then read to its end once more.
+        self._log_size = max(self._log_size, update.log_size_bytes)
+        if update.summary.state.is_terminal and self._log_end is not None:
+            self._log_size = max(self._log_size, self._log_end + 1)
         known = set(self.curves.series)
         changed = self.curves.apply(update)
         self.summary_changed.emit(update.summary)
@@ -223,7 +230,7 @@ class RunController(QObject):
             self.curves_changed.emit(changed)
         if update.detail_changed or update.summary.state.is_terminal:
             self._detail_later.start()
-        if self._log_end is not None and update.log_size_bytes > self._log_end:
+        if self._log_end is not None and self._log_size > self._log_end:
             self.load_log_more()
         self._follow_log(update.summary)
 

@@ -104,6 +104,8 @@ class RunsController(QObject):
         self.model.start_over(page)
         self.busy_changed.emit(False)
         self.answered.emit()
+        if self._is_stale:
+            self._refresh.start()
 
     def _on_failed(self, notice: Notice) -> None:
         self._first = None

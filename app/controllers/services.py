@@ -7,6 +7,7 @@ The window paints before the workspace opens, so ``opened`` is what pages wait f
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -55,6 +56,7 @@ class Services(QObject):
         self._workspace: Workspace | None = None
         self._follower: Follower | None = None
         self._states: dict[RunId, RunState] = {}
+        self._saving = Lock()
         self._update_arrived.connect(self._on_update_arrived, Qt.ConnectionType.QueuedConnection)
 
     @property
@@ -98,8 +100,12 @@ class Services(QObject):
         self.settings = msgspec.structs.replace(self.settings, **changes)
         self.settings_changed.emit(self.settings)
         if self._workspace is not None:
-            workspace, settings = self._workspace, self.settings
-            Op(lambda: workspace.save_settings(settings)).start()
+            Op(self._save_settings).start()
+
+    def _save_settings(self) -> None:
+        # One at a time, and each writes the newest: whichever comes last, the file holds what was set last.
+        with self._saving:
+            self.workspace.save_settings(self.settings)
 
     def close(self) -> None:
         """Stop following. Runs go on. UI thread, once, before the application quits."""

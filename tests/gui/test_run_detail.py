@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from app.controllers.routes import RUN, RUNS, TRAIN, Route
 from app.views.run_detail_page import RunDetailPage
 from app.views.theme import apply_theme
 from core.contracts.ids import RunId
+from core.contracts.runs import RunUpdate
 from core.contracts.states import RunState
 from core.runlog.emit import EventWriter
 from core.runlog.layout import RunLayout
@@ -143,6 +146,39 @@ def test_the_log_grows_with_the_file(qtbot, page):
     with RunLayout(run_dir).stdout().open("a") as file:
         file.write("a fresh line\n")
     qtbot.waitUntil(lambda: "a fresh line" in page.log.text.toPlainText(), timeout=20_000)
+
+
+def test_the_last_words_of_a_run_are_read_when_it_ends(qtbot, page):
+    run_dir = build(page, steps=5, state=RunState.RUNNING, created=time.time() - 5, telemetry=False)
+    opened(qtbot, page, run_dir)
+    qtbot.waitUntil(lambda: "starts" in page.log.text.toPlainText(), timeout=20_000)
+    with RunLayout(run_dir).stdout().open("a") as file:
+        file.write("last words\n")
+    lost = replace(page.controller.summary, state=RunState.LOST)
+    page._services.run_updated.emit(RunUpdate(summary=lost))
+    page._services.run_updated.emit(RunUpdate(summary=lost))
+    page.controller._log_poll.stop()
+    qtbot.waitUntil(lambda: "last words" in page.log.text.toPlainText(), timeout=1_000)
+
+
+def test_a_change_while_the_detail_is_read_is_read_too(qtbot, page, monkeypatch):
+    run_dir = build(page, steps=5, telemetry=False)
+    opened(qtbot, page, run_dir)
+    qtbot.waitUntil(lambda: page.controller._detail_op is None)
+    detail = page._services.workspace.detail
+    may_end, calls = Event(), []
+
+    def slow_detail(run_id):
+        calls.append(run_id)
+        assert may_end.wait(10)
+        return detail(run_id)
+
+    monkeypatch.setattr(page._services.workspace, "detail", slow_detail)
+    page.controller.refresh()
+    page.controller.refresh()
+    may_end.set()
+    qtbot.waitUntil(lambda: len(calls) == 2, timeout=5_000)
+    qtbot.waitUntil(lambda: page.controller._detail_op is None)
 
 
 def test_a_huge_log_with_an_endless_line_opens_at_its_end(qtbot, page):

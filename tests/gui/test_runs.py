@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from threading import Event
 
 import pytest
 from PySide6.QtCore import QPoint, Qt, QTimer
@@ -214,6 +215,24 @@ def test_a_new_run_appears_without_losing_the_selection(qtbot, real_page):
 def answer_box(button_text: str) -> None:
     box = next(w for w in QApplication.topLevelWidgets() if isinstance(w, QMessageBox) and w.isVisible())
     next(button for button in box.buttons() if button.text() == button_text).click()
+
+
+def test_a_change_while_a_query_is_answered_is_shown_too(qtbot, real_page, monkeypatch):
+    controller = real_page._controller
+    workspace = controller._services.workspace
+    runs, may_end, calls = workspace.runs, Event(), []
+
+    def slow_runs(query):
+        calls.append(query)
+        assert may_end.wait(10)
+        return runs(query)
+
+    monkeypatch.setattr(workspace, "runs", slow_runs)
+    controller.reload()
+    controller._services.runs_changed.emit()
+    qtbot.waitUntil(lambda: not controller._refresh.isActive())
+    may_end.set()
+    qtbot.waitUntil(lambda: len(calls) == 2 and controller._again is None, timeout=5_000)
 
 
 def test_delete_asks_once_and_can_be_undone(qtbot, real_page):

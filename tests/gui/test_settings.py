@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from threading import Lock
 
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QCheckBox, QPushButton, QSlider
 
+from app.controllers.notices import bridge
 from app.controllers.settings_controller import scrub
 from app.views.theme import DARK, LIGHT, theme
-from core.settings.store import load_settings
+from core.settings.store import load_settings, save_settings
 from tests.helpers.builders import build_run
 from tests.helpers.windows import opened
 
@@ -39,6 +42,25 @@ def test_switch_and_slider_are_kept(qtbot, pilothouse_home):
         qtbot.keyClick(slider, Qt.Key.Key_PageUp)
         it.wait(lambda: kept(pilothouse_home).smoothing == pytest.approx(0.10))
         assert page._smoothing_value.text() == "0.10"
+
+
+def test_settings_changed_in_a_row_are_written_one_after_the_other(qtbot, pilothouse_home, monkeypatch):
+    written, under_way = [], Lock()
+
+    def slow_save(path, settings):
+        assert under_way.acquire(blocking=False), "another one is writing"
+        time.sleep(0.05)
+        save_settings(path, settings)
+        written.append(settings)
+        under_way.release()
+
+    monkeypatch.setattr("core.settings.store.save_settings", slow_save)
+    with opened(pilothouse_home, qtbot) as it:
+        for percent in range(4):
+            it.window.settings_controller.set_smoothing(percent / 100)
+        it.wait(lambda: len(written) == 4)
+        assert written[-1].smoothing == kept(pilothouse_home).smoothing == pytest.approx(0.03)
+        assert bridge().waiting() == ()
 
 
 def test_diagnostics_reach_the_clipboard_without_secrets(qtbot, pilothouse_home, monkeypatch):

@@ -76,7 +76,7 @@ def test_run_follow_show_list_logs_export(cli: CommandLine, tmp_path: Path) -> N
 
 
 def test_run_returns_at_once_stop_resume_delete_restore(cli: CommandLine, tmp_path: Path) -> None:
-    launched = cli.json("run", spec_file(tmp_path, "steps = 400\nstep_s = 0.02\n"))
+    launched = cli.json("run", spec_file(tmp_path, "endless = true\nstep_s = 0.02\n"))
     assert Path(launched["run_dir"]).is_dir()
     run_id = launched["run_id"]
     wait_for(lambda: cli.json("runs", "show", run_id)["step"], "the first step")

@@ -123,7 +123,7 @@ class TrainController(QObject):
 
     def open_file(self, path: Path) -> None:
         """Fill the form from a spec file."""
-        self._prefill(lambda: _read_spec_text(path), path.name)
+        self._prefill(lambda: _read_spec_text(path), path.name, folder=path.absolute().parent)
 
     def clone(self, run_id: RunId) -> None:
         """Fill the form from an earlier run."""
@@ -136,11 +136,11 @@ class TrainController(QObject):
             lambda _: notify(Severity.SUCCESS, f"Saved {path.name}.", f"Run it with: pilothouse run {path.name}")
         ).start()
 
-    def _prefill(self, text_of: Callable[[], str], source: str) -> None:
+    def _prefill(self, text_of: Callable[[], str], source: str, folder: Path | None = None) -> None:
         workspace = self._services.workspace
 
         def parse() -> Prefill:
-            kind, values = workspace.values_of(text_of())
+            kind, values = workspace.values_of(text_of(), folder)
             return Prefill(kind=kind, values=values, source=source)
 
         Op(parse).succeeded(self.prefilled.emit).failed(self._on_failed).start()

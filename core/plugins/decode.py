@@ -95,7 +95,10 @@ def _resolve_path(field: SpecField, value: Any, folder: Path | None) -> Any:
         return value
     if value in field.meta.get("names", ()):
         return value
-    expanded = Path(value).expanduser()
+    try:
+        expanded = Path(value).expanduser()
+    except RuntimeError:  # "~somebody", and there is no such user
+        expanded = Path(value)
     return str(expanded if expanded.is_absolute() else (folder / expanded).absolute())
 
 

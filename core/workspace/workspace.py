@@ -139,9 +139,12 @@ class Workspace:
         """Return the TOML text of a shipped example, paths made absolute."""
         return encode_spec(read_spec(examples_dir() / name))
 
-    def values_of(self, toml_text: str) -> tuple[str, dict[str, FormValue]]:
-        """Return the kind and the form values of a spec's text; InvalidSpec lists its problems."""
-        spec = decode_spec(parse_toml(toml_text))
+    def values_of(self, toml_text: str, folder: Path | None = None) -> tuple[str, dict[str, FormValue]]:
+        """Return the kind and the form values of a spec's text; InvalidSpec lists its problems.
+
+        Relative paths in it are taken from ``folder``, that of the text's file; None leaves them.
+        """
+        spec = decode_spec(parse_toml(toml_text), folder=folder)
         return str(spec.__struct_config__.tag), values_of(spec)
 
     def read_spec(self, path: Path) -> RunSpec:
@@ -150,9 +153,12 @@ class Workspace:
         return read_spec(shipped if not path.exists() and path == Path(path.name) and shipped.exists() else path)
 
     def review(self, kind: str, values: Mapping[str, FormValue]) -> SpecReview:
-        """Return all problems of form values at once, or the spec as TOML with the command that equals it."""
+        """Return all problems of form values at once, or the spec as TOML with the command that equals it.
+
+        Relative paths are taken from the working directory, and ``~`` stands for the user's folder.
+        """
         try:
-            spec = decode_spec(mapping_of(kind, values))
+            spec = decode_spec(mapping_of(kind, values), folder=Path())
         except InvalidSpec as error:
             return SpecReview(problems=error.problems, warnings=(), toml="", command="")
         problems = self.check(spec)
@@ -168,11 +174,7 @@ class Workspace:
 
     def launch(self, kind: str, values: Mapping[str, FormValue]) -> RunId:
         """Launch a run from form values; InvalidSpec lists every problem."""
-        return self.launch_spec(decode_spec(mapping_of(kind, values)))
-
-    def launch_toml(self, text: str) -> RunId:
-        """Launch a run from the text of a spec; InvalidSpec lists every problem."""
-        return self.launch_spec(decode_spec(parse_toml(text)))
+        return self.launch_spec(decode_spec(mapping_of(kind, values), folder=Path()))
 
     def launch_spec(self, spec: RunSpec, *, parent: RunId | None = None, guardian: Path | None = None) -> RunId:
         """Launch a run.

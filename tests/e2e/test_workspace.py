@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_a_late_follower_backfills_and_goes_on_live(workspace: Workspace) -> Non
 def test_resume_is_followed_and_restarts_the_curve_where_it_must(workspace: Workspace) -> None:
     listener = Listener()
     follower = workspace.follow(listener)
-    run_id = workspace.launch("test.toy", {"steps": 50, "step_s": 0.02, "checkpoint_every": 10})
+    run_id = workspace.launch("test.toy", {"steps": 50, "hold_at": 15, "checkpoint_every": 10})
     follower.watch(run_id)
     wait_for(lambda: max(listener.steps(run_id), default=0) > 14, "step 15")
     record = read_record(RunLayout(workspace.home.run_dir(run_id)).supervisor(), SupervisorRecord)
@@ -225,3 +226,22 @@ def test_a_run_that_ends_just_before_a_stop_is_passed_on_has_simply_ended(worksp
     layout = RunLayout(workspace.home.run_dir(run_id))
     summary = workspace.wait(run_id, should_stop=lambda: wait_for(layout.exit_record().exists, "its end"))
     assert summary.state is RunState.SUCCEEDED
+
+
+def test_paths_in_a_form_are_those_of_whoever_filled_it_in(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a 'quoted' folder"
+    folder.mkdir()
+    script = folder / "train.py"
+    script.write_text("print('it ran')\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    for written in ("train.py", "~/train.py"):
+        review = workspace.review("train.script", {"script": written})
+        assert tomllib.loads(review.toml)["script"] == str(script)
+    run_id = workspace.launch("train.script", {"script": "train.py", "device": "cpu"})
+    summary = workspace.wait(run_id)
+    assert summary.state is RunState.SUCCEEDED, summary.message
+    kind, values = workspace.values_of('kind = "train.script"\nscript = "train.py"\n', tmp_path)
+    assert (kind, values["script"]) == ("train.script", str(tmp_path / "train.py"))

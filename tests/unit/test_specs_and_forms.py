@@ -100,6 +100,12 @@ def test_relative_paths_are_taken_from_the_folder_of_the_spec(kinds: Registry, t
     assert named.data == "digits"
 
 
+def test_the_folder_of_an_unknown_user_is_a_plain_name(kinds: Registry, tmp_path: Path) -> None:
+    spec = decode_spec({"kind": "test.sample", "data": "~no-such-user/x"}, folder=tmp_path, kinds=kinds)
+    assert isinstance(spec, SampleSpec)
+    assert spec.data == str(tmp_path / "~no-such-user/x")
+
+
 def test_an_unreadable_spec_is_one_sentence(kinds: Registry, tmp_path: Path) -> None:
     with pytest.raises(InvalidSpec, match="No such file"):
         read_spec(tmp_path / "absent.toml", kinds)

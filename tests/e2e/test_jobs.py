@@ -63,13 +63,12 @@ def test_a_failure_ends_in_one_sentence_with_a_remedy(lab: Lab, fault: dict[str,
 def test_stop_saves_a_checkpoint_and_resume_continues_the_same_curve(lab: Lab) -> None:
     whole = lab.launch(steps=40)
     lab.ended(whole)
-    run_id = lab.launch(steps=40, step_s=0.02, checkpoint_every=7)
+    run_id = lab.launch(steps=40, hold_at=10, checkpoint_every=7)
     lab.at_step(run_id, 10)
     lab.launcher.stop(run_id)
     stopped = lab.ended(run_id)
     assert stopped.state is RunState.STOPPED
-    last = lab.steps(run_id)[-1][0]
-    assert last < 40
+    assert lab.steps(run_id)[-1][0] == 10
     assert lab.launcher.resume(run_id) == 2
     assert lab.ended(run_id).state is RunState.SUCCEEDED
     assert lab.steps(run_id) == lab.steps(whole)
@@ -78,7 +77,7 @@ def test_stop_saves_a_checkpoint_and_resume_continues_the_same_curve(lab: Lab) -
 def test_kill_9_of_the_worker_resumes_from_the_last_verified_checkpoint(lab: Lab) -> None:
     whole = lab.launch(steps=30)
     lab.ended(whole)
-    run_id = lab.launch(steps=30, step_s=0.05, checkpoint_every=5)
+    run_id = lab.launch(steps=30, hold_at=12, checkpoint_every=5)
     lab.at_step(run_id, 12)
     worker = lab.supervisor(run_id).worker
     assert worker is not None

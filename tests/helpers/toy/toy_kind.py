@@ -33,6 +33,7 @@ class ToySpec(RunSpec, frozen=True, kw_only=True, tag="test.toy"):
     kill_self_at: int = -1
     no_space_at: int = -1
     fill_disk_at: int = -1
+    hold_at: int = -1
     ignore_stop: bool = False
     orphan: bool = False
     endless: bool = False
@@ -81,6 +82,8 @@ def run(spec: ToySpec, context: RunContext) -> None:
         _faults(spec, step)
         context.metric(step, {"toy/value": value})
         context.progress(step / spec.steps, "counting", step=step, total_steps=spec.steps)
+        while step == spec.hold_at and context.attempt == 1 and not context.should_stop():
+            time.sleep(0.01)
         stopping = context.should_stop() and not spec.ignore_stop
         if step % spec.checkpoint_every == 0 or stopping:
             (context.new_checkpoint(step) / "value").write_text(repr(value))

@@ -116,14 +116,18 @@ class RunDetailPage(Page):
         self.board = CurveBoard(PlotOptions(smoothing=self._services.settings.smoothing))
         self.log = LogView()
         self.artifacts = ArtifactList()
+        self._spec_tab = self._build_spec()
+        self._detail: RunDetail | None = None
+        self._stale: set[QWidget] = set()
         for widget, title in (
             (self.overview, "Overview"),
             (self.board, "Curves"),
             (self.log, "Log"),
-            (self._build_spec(), "Spec"),
+            (self._spec_tab, "Spec"),
             (self.artifacts, "Artifacts"),
         ):
             self.tabs.addTab(widget, title)
+        self.tabs.currentChanged.connect(self._fill_tab)
         column.addWidget(self.tabs, 1)
         return holder
 
@@ -193,19 +197,34 @@ class RunDetailPage(Page):
 
     def _on_detail(self, detail: RunDetail) -> None:
         self._show_head()
-        self.overview.show_detail(detail)
-        self.artifacts.show_detail(detail)
-        self.spec.set_text(detail.spec_toml)
-        spec_path = Path(detail.summary.run_dir) / "spec.toml"
-        self._command.setText(f'The same on the command line:  pilothouse run "{spec_path}" --follow')
+        self._detail = detail
+        self._stale = {self.overview, self.artifacts, self._spec_tab}
         self.board.set_markers(detail.markers)
         if self._stack.currentIndex() == 0:
             self._stack.setCurrentIndex(1)
             self.tabs.setCurrentWidget(self.overview if detail.summary.state.is_terminal else self.board)
+        self._fill_tab()
+
+    def _fill_tab(self) -> None:
+        """Bring the tab in view up to date; those out of view wait until they are looked at."""
+        tab = self.tabs.currentWidget()
+        detail = self._detail
+        if detail is None or tab not in self._stale:
+            return
+        self._stale.discard(tab)
+        if tab is self.overview:
+            self.overview.show_detail(detail)
+        elif tab is self.artifacts:
+            self.artifacts.show_detail(detail)
+        else:
+            self.spec.set_text(detail.spec_toml)
+            spec_path = Path(detail.summary.run_dir) / "spec.toml"
+            self._command.setText(f'The same on the command line:  pilothouse run "{spec_path}" --follow')
 
     def _on_summary(self, summary: RunSummary) -> None:
         self._show_head()
-        self.overview.show_summary(summary)
+        if self.overview not in self._stale:
+            self.overview.show_summary(summary)
 
     def _on_load_failed(self, notice: Notice) -> None:
         self._state.set_content("error", notice.message, notice.hint, "Go to all runs")

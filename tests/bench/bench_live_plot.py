@@ -1,6 +1,6 @@
 """Streams curves into the live charts and into plain pyqtgraph, in turns, and prints one JSON line.
 
-``python -P -m tests.bench.bench_live_plot --curves 32 --points 1000000 --seconds 10``
+``python -m tests.bench.bench_live_plot --curves 32 --points 1000000 --seconds 10``
 
 Ours: 20 updates a second of new points into a ``CurveBoard`` that already holds the points, all curves in one chart.
 Peer: ``PlotCurveItem.setData`` with all points of all curves at each update, as pyqtgraph's own examples do; at fewer

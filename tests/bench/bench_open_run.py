@@ -1,6 +1,6 @@
 """Opens a stored run of 10 curves with a million points each on the run page, and prints one JSON line.
 
-``python -P -m tests.bench.bench_open_run --points 1000000 --opens 5``
+``python -m tests.bench.bench_open_run --points 1000000 --opens 5``
 
 Measured from the route to the run (what a click sends) until the page shows the run with its head, and until the first
 charts are drawn with all their curves; each time on the same window, with another run opened in between. Peer in the

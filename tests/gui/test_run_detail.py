@@ -64,8 +64,11 @@ def test_a_run_that_ended_shows_everything(qtbot, page):
     assert page.tabs.currentWidget() is page.overview
     qtbot.waitUntil(lambda: points(page, "train/loss") == 300, timeout=10_000)
     qtbot.waitUntil(lambda: "digits starts" in page.log.text.toPlainText(), timeout=10_000)
-    assert 'kind = "train.image"' in page.spec.text()
     assert "final/train/loss" in page.overview._values
+    assert page.spec.text() == "", "a tab out of view is not filled before it is looked at"
+    page.tabs.setCurrentWidget(page._spec_tab)
+    assert 'kind = "train.image"' in page.spec.text()
+    page.tabs.setCurrentWidget(page.artifacts)
     assert page.findChild(QPushButton, "folder_model") is not None
     page.tabs.setCurrentWidget(page.board)
     assert page.board.chart_names[0] == "loss"

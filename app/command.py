@@ -6,9 +6,12 @@ import argparse
 import sys
 
 from core.cli.main import main as command_line
+from core.settings.binding_check import check_binding
 
 
 def _open_window(options: argparse.Namespace) -> int:
+    # Before anything of Qt is imported, so that a missing binding is a sentence.
+    check_binding()
     from app.__main__ import main as window
 
     arguments = [f"--{name.replace('_', '-')}" for name in ("quit_when_ready", "json") if getattr(options, name)]

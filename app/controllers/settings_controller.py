@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Callable
 from getpass import getuser
 from pathlib import Path
 
@@ -114,11 +115,18 @@ def scrub(text: str) -> str:
     text = _URL_LOGIN.sub(_HIDDEN, text)
     text = _ASSIGNMENT.sub(rf"\1\2{_HIDDEN}", text)
     text = _LONG_TOKEN.sub(_HIDDEN, text)
-    home = str(Path.home())
+    home, user = _told_by_system(Path.home), _told_by_system(getuser)
     if len(home) > 1:
         text = text.replace(home, "~")
-    user = getuser()
     return re.sub(rf"\b{re.escape(user)}\b", "[user]", text) if len(user) > 2 and user != "root" else text
+
+
+def _told_by_system(ask: Callable[[], object]) -> str:
+    """Return a name; empty for a user id without an entry, as some containers have."""
+    try:
+        return str(ask())
+    except (RuntimeError, KeyError, OSError):
+        return ""
 
 
 def _is_shown(name: str) -> bool:

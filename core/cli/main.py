@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from core.cli.arguments import build_parser
 from core.cli.output import ExitCode, code_of_error, print_error, print_text
-from core.contracts.errors import PilothouseError
+from core.contracts.errors import EnvironmentProblem, PilothouseError
 
 OpenWindow = Callable[[argparse.Namespace], int]
 
@@ -24,10 +24,8 @@ def main(open_window: OpenWindow, argv: Sequence[str] | None = None) -> int:
     if options.version:
         print_text(f"pilothouse {version('pilothouse')}")
         return ExitCode.OK
-    if options.command is None:
-        return open_window(options)
     try:
-        return _dispatch(options)
+        return open_window(options) if options.command is None else _dispatch(options)
     except PilothouseError as error:
         print_error(error, as_json=options.json)
         return code_of_error(error)
@@ -37,6 +35,13 @@ def main(open_window: OpenWindow, argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
+    except OSError as error:
+        if options.command is None:
+            raise
+        where = f"{str(error.filename)!r} cannot be used" if error.filename else "A file cannot be used"
+        problem = EnvironmentProblem(f"{where}: {error.strerror or error}.", "Check its permissions and its disk.")
+        print_error(problem, as_json=options.json)
+        return code_of_error(problem)
 
 
 def _dispatch(options: argparse.Namespace) -> int:

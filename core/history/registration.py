@@ -90,7 +90,8 @@ def register(connection: Connection, run_dir: Path) -> int:
         EnvironmentProblem: Its spec cannot be read.
     """
     text, spec, problem = _read_spec(run_dir)
-    tags = sorted({str(tag) for tag in spec.get("tags", ())})
+    given = spec.get("tags")
+    tags = sorted({str(tag) for tag in given}) if isinstance(given, list) else []
     values = {
         "name": str(spec.get("name") or spec.get("kind") or run_dir.name),
         "kind": str(spec.get("kind", "")),

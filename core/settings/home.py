@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import platformdirs
@@ -85,7 +86,8 @@ class Home:
         try:
             found = int(json.loads(self.version_file.read_text(encoding="utf-8"))["version"])
         except FileNotFoundError:
-            partial = self.version_file.with_suffix(".tmp")
+            # A name of its own: several may make the home at once.
+            partial = self.version_file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
             partial.write_text(json.dumps({"version": HOME_VERSION}), encoding="utf-8")
             partial.replace(self.version_file)
             return

@@ -178,3 +178,12 @@ def test_hardware_as_json(cli: CommandLine) -> None:
     found = cli.json("hardware")
     assert found["cpu"]["logical_cores"] == os.cpu_count()
     assert found["telemetry"]["memory.used_bytes"] > 0
+
+
+def test_odd_run_directories_are_listed_and_what_cannot_be_read_is_a_sentence(cli: CommandLine) -> None:
+    cli.json("runs", "list")
+    run_dir = cli.home / "runs" / "20260101-000000-odd-abcdef"
+    (run_dir / "stdout.local.log").mkdir(parents=True)
+    (run_dir / "spec.toml").write_text('kind = "test.toy"\ntags = 5\n')
+    assert [run["tags"] for run in cli.json("runs", "list")] == [[]]
+    assert "cannot be used: Is a directory" in cli.json("runs", "logs", run_dir.name, code=3)["error"]["message"]

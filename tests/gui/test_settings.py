@@ -99,6 +99,15 @@ def test_the_home_folder_is_not_told():
     assert scrub(f"{Path.home()}/models/x").startswith("~/") or len(str(Path.home())) == 1
 
 
+def test_a_user_id_without_an_entry_still_hides_its_folder(monkeypatch):
+    def nobody(*_):
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setenv("HOME", "/home/somewhere")
+    monkeypatch.setattr("app.controllers.settings_controller.getuser", nobody)
+    assert scrub("in /home/somewhere/x") == "in ~/x"
+
+
 def test_rebuilding_the_history_finds_the_runs_again(qtbot, pilothouse_home):
     build_run(pilothouse_home, name="digits", steps=5)
     with opened(pilothouse_home, qtbot) as it:

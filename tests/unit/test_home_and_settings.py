@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +22,21 @@ def test_a_home_is_made_once_and_opened_again(tmp_path: Path) -> None:
     home.prepare()
     assert home.runs_dir.is_dir()
     assert home.version_file.read_text() == '{"version": 1}'
+
+
+def test_a_home_may_be_made_by_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_wrote = threading.Barrier(2)
+    write = Path.write_text
+
+    def write_and_wait(self: Path, data: str, encoding: str | None = None) -> int:
+        written = write(self, data, encoding)
+        both_wrote.wait(10)
+        return written
+
+    monkeypatch.setattr(Path, "write_text", write_and_wait)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: Home(tmp_path).prepare(), range(2)))
+    assert [path.name for path in tmp_path.glob("home*")] == ["home.json"]
 
 
 def test_a_newer_home_is_refused_and_left_alone(tmp_path: Path) -> None:

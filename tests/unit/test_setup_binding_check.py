@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from app import command
+from core.cli.output import ExitCode
 from core.contracts.errors import EnvironmentProblem
 from core.settings import binding_check
 
@@ -37,3 +41,13 @@ def test_a_missing_binding_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(binding_check, "DISTRIBUTION", "pilothouse-no-such-binding")
     with pytest.raises(EnvironmentProblem, match="not installed"):
         binding_check.check_binding()
+
+
+def test_the_command_says_so_before_it_imports_anything_of_qt(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(binding_check, "DISTRIBUTION", "pilothouse-no-such-binding")
+        patch.setitem(sys.modules, "PySide6", None)
+        patch.delitem(sys.modules, "app.__main__", raising=False)
+        patch.setattr(sys, "argv", ["pilothouse"])
+        assert command.main() == ExitCode.ENVIRONMENT
+    assert "which is not installed" in capsys.readouterr().err

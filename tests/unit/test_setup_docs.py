@@ -68,3 +68,10 @@ def test_named_make_commands_exist(document: Path) -> None:
 def test_named_modules_exist(document: Path) -> None:
     named = set(re.findall(r"`((?:core|app|tests|packaging)/[\w/]+\.\w+)`", document.read_text(encoding="utf-8")))
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_named_packages_exist(document: Path) -> None:
+    named = set(re.findall(r"`((?:core|app)(?:\.\w+)+)`", document.read_text(encoding="utf-8")))
+    paths = {name: ROOT / name.replace(".", "/") for name in named}
+    assert [name for name, path in paths.items() if not (path.is_dir() or path.with_suffix(".py").exists())] == []

@@ -282,8 +282,7 @@ class Workspace:
         stopping = False
         seen: RunSummary | None = None
         while True:
-            self._synchronizer.update(run_id)
-            summary = self.summary(run_id)
+            summary = self._updated(run_id)
             if on_update is not None and summary != seen:
                 seen = summary
                 on_update(summary)
@@ -294,6 +293,18 @@ class Workspace:
                 with contextlib.suppress(UserError):  # it ended just now
                     self._launcher.stop(run_id)
             time.sleep(POLL_S)
+
+    def _updated(self, run_id: RunId) -> RunSummary:
+        try:
+            self._synchronizer.update(run_id)
+            return self.summary(run_id)
+        except UserError:
+            if not RunLayout(self.home.run_dir(run_id)).spec.exists():
+                raise
+        # Somebody makes the index anew just now, and this run's turn has not come.
+        self._history.add(self.home.run_dir(run_id))
+        self._synchronizer.drain(run_id)
+        return self.summary(run_id)
 
     # -- machine and settings --------------------------------------------------------------------------------------
 

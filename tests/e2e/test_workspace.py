@@ -14,8 +14,9 @@ import pytest
 
 from core.contracts.errors import InvalidSpec, UserError
 from core.contracts.ids import RunId
-from core.contracts.runs import RunQuery, RunUpdate
+from core.contracts.runs import RunQuery, RunSummary, RunUpdate
 from core.contracts.states import RunState
+from core.history.history import History
 from core.jobs.launcher import Launcher
 from core.jobs.processes import marked_processes
 from core.jobs.records import SupervisorRecord, read_record
@@ -245,3 +246,22 @@ def test_paths_in_a_form_are_those_of_whoever_filled_it_in(
     assert summary.state is RunState.SUCCEEDED, summary.message
     kind, values = workspace.values_of('kind = "train.script"\nscript = "train.py"\n', tmp_path)
     assert (kind, values["script"]) == ("train.script", str(tmp_path / "train.py"))
+
+
+def test_a_rebuild_in_another_process_ends_no_wait(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = History.open(workspace.home.database)
+    run_id = workspace.launch("test.toy", {"steps": 20, "step_s": 0.02})
+    summary, cleared = History.summary, list[RunId]()
+
+    def cleared_before(self: History, of: RunId) -> RunSummary:
+        if not cleared:
+            cleared.append(of)
+            other.clear()
+        return summary(self, of)
+
+    monkeypatch.setattr(History, "summary", cleared_before)
+    monkeypatch.setattr("core.workspace.workspace.POLL_S", 0.01)
+    assert workspace.wait(run_id).state is RunState.SUCCEEDED
+    assert cleared
+    assert [int(step) for step in workspace.curve(run_id, "toy/value").step] == list(range(1, 21))
+    other.close()

@@ -85,6 +85,7 @@ class HomeController(QObject):
         super().__init__(services)
         self._services = services
         self._loading: Op[HomeSnapshot] | None = None
+        self._launching: Op[RunId] | None = None
         self._is_stale = False
         self._is_active = False
         self._kind_titles: dict[str, str] = {}
@@ -133,9 +134,19 @@ class HomeController(QObject):
         ).start()
 
     def start_quick_start(self) -> None:
-        """Launch the quick start with its defaults and open its page."""
+        """Launch the quick start with its defaults and open its page; a second call meanwhile does nothing."""
+        if self._launching is not None:
+            return
         workspace = self._services.workspace
-        Op(lambda: workspace.launch(QUICK_START, {})).succeeded(self._on_launched).start()
+        self._launching = (
+            Op(lambda: workspace.launch(QUICK_START, {}))
+            .succeeded(self._on_launched)
+            .finished(self._on_launch_done)
+            .start()
+        )
+
+    def _on_launch_done(self) -> None:
+        self._launching = None
 
     def _on_launched(self, run_id: RunId) -> None:
         self._services.note_runs_changed()

@@ -54,14 +54,18 @@ class EventWriter:
     def _recover(self) -> tuple[int, bool]:
         """Return the next sequence number and whether the file ends in a torn line."""
         size = os.lseek(self._fd, 0, os.SEEK_END)
-        os.lseek(self._fd, max(0, size - _TAIL_BYTES), os.SEEK_SET)
-        tail = os.read(self._fd, _TAIL_BYTES)
-        for line in reversed(tail.split(b"\n")[:-1]):
-            try:
-                return int(json.loads(line)["seq"]) + 1, not tail.endswith(b"\n")
-            except (ValueError, KeyError, TypeError):
-                continue
-        return 0, bool(tail) and not tail.endswith(b"\n")
+        length = _TAIL_BYTES
+        while True:
+            start = os.lseek(self._fd, max(0, size - length), os.SEEK_SET)
+            tail = os.read(self._fd, size - start)
+            for line in reversed(tail.split(b"\n")[:-1]):
+                try:
+                    return int(json.loads(line)["seq"]) + 1, not tail.endswith(b"\n")
+                except (ValueError, KeyError, TypeError):
+                    continue
+            if start == 0 or not tail:
+                return 0, bool(tail) and not tail.endswith(b"\n")
+            length *= 4
 
     def write(self, event_type: str, **fields: object) -> None:
         """Write one event; ``fields`` are its own fields beside ``v``, ``seq``, ``ts`` and ``type``."""

@@ -9,6 +9,7 @@ from app.controllers.run_endings import ending_notice
 from app.views.widgets.card_grid import CardGrid
 from app.views.widgets.quick_start import QuickStartHero
 from app.views.widgets.run_cards import LiveRunCard, RunRow
+from core.contracts.errors import UserError
 from core.contracts.ids import RunId
 from core.contracts.notices import Severity
 from core.contracts.runs import RunSummary
@@ -120,3 +121,18 @@ def test_cards_take_fewer_columns_in_a_narrow_place(qtbot):
     area.resize(700, 500)
     qtbot.waitUntil(lambda: grid._columns == 2)
     qtbot.waitUntil(lambda: all(card.geometry().right() < area.viewport().width() for card in grid.cards()))
+
+
+def test_an_impatient_double_click_starts_one_quick_start(qtbot, pilothouse_home, monkeypatch):
+    launched = []
+
+    def launch(kind, values):
+        launched.append(kind)
+        raise UserError("Not now.")
+
+    with opened(pilothouse_home, qtbot) as it:
+        monkeypatch.setattr(it.window.services.workspace, "launch", launch)
+        it.window.home_controller.start_quick_start()
+        it.window.home_controller.start_quick_start()
+        it.wait(lambda: it.window.home_controller._launching is None)
+        assert launched == ["quickstart"]

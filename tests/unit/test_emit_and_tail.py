@@ -67,6 +67,22 @@ def test_a_torn_last_line_waits_and_is_closed_by_the_next_writer(tmp_path: Path)
     assert [event.seq for event in rest.events] == [1]
 
 
+@pytest.mark.parametrize("torn", ["", '{"v":1,"seq":2,"ty'])
+def test_the_numbering_goes_on_after_a_very_long_line(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "events.local.0.jsonl"
+    writer = EventWriter(path)
+    writer.write("log", message="short")
+    writer.write("log", message="x" * 300_000)
+    writer.close()
+    with path.open("a") as file:
+        file.write(torn)
+    writer = EventWriter(path)
+    writer.write("log", message="next")
+    writer.close()
+    events = [event for file in read_batch(tmp_path, {}).files for event in file.events]
+    assert [event.seq for event in events] == [0, 1, 2]
+
+
 def test_unknown_types_are_kept_and_unknown_fields_ignored() -> None:
     unknown = parse_line(b'{"v":2,"seq":3,"ts":1.5,"type":"hologram","depth":3}')
     assert unknown == UnknownEvent(seq=3, ts=1.5, v=2, original_type="hologram")

@@ -40,6 +40,11 @@ def can_resume(summary: RunSummary) -> bool:
     return summary.state in RESUMABLE_STATES
 
 
+def can_build_on(run: RunSummary) -> bool:
+    """Tell whether another run may use what this one made."""
+    return run.state is RunState.SUCCEEDED
+
+
 def can_delete(summary: RunSummary) -> bool:
     """Tell whether nothing of a run goes on."""
     return summary.state.is_terminal

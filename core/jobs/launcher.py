@@ -15,6 +15,8 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
+import msgspec
+
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.ids import RunId, new_run_id
 from core.contracts.specs import RunSpec
@@ -49,19 +51,22 @@ class Launcher:
         Raises:
             EnvironmentProblem: No space or no permission; nothing is left behind.
         """
-        title = spec.name or self._kinds.get(str(spec.__struct_config__.tag)).title
-        run_id = new_run_id(title)
+        named = spec if spec.name else msgspec.structs.replace(spec, name=self._title(spec))
+        run_id = new_run_id(named.name)
         run_dir = self._home.run_dir(run_id)
         partial = run_dir.with_name(f".{run_id}.partial")
         try:
             self._check_space()
-            self._make(partial, spec)
+            self._make(partial, named)
             partial.rename(run_dir)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise self._cannot_write(error) from error
         self._start(run_dir, 1, guardian)
         return run_id
+
+    def _title(self, spec: RunSpec) -> str:
+        return self._kinds.get(str(spec.__struct_config__.tag)).title
 
     def resume(self, run_id: RunId, *, guardian: Path | None = None) -> int:
         """Start a run that ended once more, from its last checkpoint; return the number of the attempt.

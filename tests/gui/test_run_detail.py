@@ -218,6 +218,16 @@ def test_a_failure_says_why_and_offers_the_remedy(qtbot, page):
     assert page.findChild(QPushButton, "run_resume").isVisible()
 
 
+def test_what_a_run_made_can_be_compressed_and_measured_next(qtbot, page):
+    run_dir = build(page, name="digits", steps=5)
+    opened(qtbot, page, run_dir)
+    page._fill_menu()
+    action = next(action for action in page._more.actions() if "INT8" in action.text())
+    with qtbot.waitSignal(page._services.router.requested) as asked:
+        action.trigger()
+    assert asked.args[0] == Route(page=TRAIN, kind="compress.int8", values={"parent": run_dir.name})
+
+
 def test_names_and_messages_without_end_do_not_break_the_page(qtbot, page):
     run_dir = build(page, name="very " * 39 + "long", steps=3, state=RunState.RUNNING, created=time.time() - 5)
     writer = EventWriter(RunLayout(run_dir).events("worker"))

@@ -169,6 +169,13 @@ def test_a_run_is_cloned(qtbot, page):
     assert page.wizard.state.value("name") == "to clone"
 
 
+def test_a_route_with_values_fills_them_over_the_defaults(qtbot, page):
+    page.open(Route(page="train", kind="compress.int8", values={"parent": "20260101-000000-digits-abcdef"}))
+    qtbot.waitUntil(lambda: page.wizard.step is Step.SETTINGS, timeout=20_000)
+    assert page.wizard.state.value("parent") == "20260101-000000-digits-abcdef"
+    assert page.wizard.state.value("calibration_samples") == 128
+
+
 def drop(page: TrainPage, path: Path) -> None:
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(path))])

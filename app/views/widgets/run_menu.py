@@ -10,12 +10,17 @@ from PySide6.QtGui import QDesktopServices, QGuiApplication
 from PySide6.QtWidgets import QFileDialog, QMenu, QMessageBox, QWidget
 
 from app.controllers.routes import TRAIN, Route, Router
-from app.controllers.run_actions import EXPORT_FORMATS, RunActions, can_delete, can_resume, can_stop
+from app.controllers.run_actions import EXPORT_FORMATS, RunActions, can_build_on, can_delete, can_resume, can_stop
 from app.views.icons import icon
 from core.contracts.ids import RunId
 from core.contracts.runs import RunSummary
 
 _FORMAT_WORDS = {"csv": "CSV table…", "parquet": "Parquet table…", "tensorboard": "TensorBoard log…"}
+_NEXT_KINDS = (
+    ("compress.int8", "compress", "Make an INT8 model of it…"),
+    ("infer.benchmark", "benchmark", "Benchmark its models…"),
+)
+"""What is usually done next with what a run made; the wizard's review says where a run has no model for it."""
 
 
 class RunCommands:
@@ -41,6 +46,10 @@ class RunCommands:
     def clone(self, run: RunSummary) -> None:
         """Open the wizard with a run's settings."""
         self._router.go(Route(page=TRAIN, run_id=run.run_id))
+
+    def build_on(self, run: RunSummary, kind: str) -> None:
+        """Open the wizard with a run of another kind that uses this one's artifacts."""
+        self._router.go(Route(page=TRAIN, kind=kind, values={"parent": run.run_id}))
 
     def delete(self, runs: Sequence[RunSummary]) -> None:
         """Ask once, then move those that ended to the bin."""
@@ -105,6 +114,10 @@ def fill_run_menu(menu: QMenu, commands: RunCommands, runs: Sequence[RunSummary]
         _add(menu, "resume", "Resume", lambda: commands.resume(runs), enabled=any(can_resume(run) for run in runs))
     if one is not None and in_table:
         _add(menu, "clone", f"Clone into a new run{keys('Ctrl+D')}", lambda: commands.clone(one))
+    if one is not None and can_build_on(one):
+        menu.addSeparator()
+        for kind, icon_name, words in _NEXT_KINDS:
+            _add(menu, icon_name, words, lambda kind=kind: commands.build_on(one, kind))
     menu.addSeparator()
     export = menu.addMenu(icon("export"), "Export curves")
     for form in EXPORT_FORMATS:

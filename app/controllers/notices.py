@@ -16,6 +16,8 @@ from core.contracts.errors import PilothouseError
 from core.contracts.ids import RunId
 from core.contracts.notices import Notice, Severity
 
+_KEPT_REPORTS = 50
+
 
 class NoticeBridge(QObject):
     """Carries notices to the window.
@@ -33,6 +35,7 @@ class NoticeBridge(QObject):
         self._waiting: list[Notice] = []
         self._is_connected = False
         self._crash_dir: Path | None = None
+        self._reported: set[str] = set()
         app = QCoreApplication.instance()
         if app is not None:
             self.moveToThread(app.thread())
@@ -86,12 +89,16 @@ class NoticeBridge(QObject):
             self._waiting.append(notice)
 
     def _write_crash(self, details: str) -> Path | None:
-        if self._crash_dir is None:
+        if self._crash_dir is None or details in self._reported:
             return None
+        # The same fault may come back every few seconds, for days.
+        self._reported.add(details)
         path = self._crash_dir / f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06d}.txt"
         try:
             self._crash_dir.mkdir(parents=True, exist_ok=True)
             path.write_text(details, encoding="utf-8")
+            for old in sorted(self._crash_dir.glob("crash-*.txt"))[:-_KEPT_REPORTS]:
+                old.unlink(missing_ok=True)
         except OSError:
             # A full or read-only disk must not hide the error itself: it is still behind Details.
             return None

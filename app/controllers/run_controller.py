@@ -106,9 +106,7 @@ class RunController(QObject):
         self._asked.clear()
         self._log_end, self._log_size = None, 0
         self.curves_opened.emit(self.curves)
-        # Watching begins before the stored part is read, so that no point falls between the two.
-        self._services.watch(run_id)
-        self._load_detail()
+        self._load_detail(watch=True)
         self._load_log_end()
 
     def refresh(self) -> None:
@@ -160,17 +158,22 @@ class RunController(QObject):
             lambda rows: notify(Severity.SUCCESS, f"Saved {rows} values of {plan.title}.", f"They are in {path}.")
         ).start()
 
-    def _load_detail(self) -> None:
+    def _load_detail(self, *, watch: bool = False) -> None:
         if self._run_id is None:
             return
         if self._detail_op is not None:
             # What is being read may be older than what this call is about.
             self._detail_later.start()
             return
-        workspace, run_id = self._services.workspace, self._run_id
-        self._detail_op = (
-            Op(lambda: workspace.detail(run_id)).succeeded(self._on_detail).failed(self._on_detail_failed).start()
-        )
+        services, workspace, run_id = self._services, self._services.workspace, self._run_id
+
+        def read() -> RunDetail:
+            # Watching begins before the stored part is read, so that no point falls between the two.
+            if watch:
+                services.watch(run_id)
+            return workspace.detail(run_id)
+
+        self._detail_op = Op(read).succeeded(self._on_detail).failed(self._on_detail_failed).start()
 
     def _on_detail(self, detail: RunDetail) -> None:
         self._detail_op = None

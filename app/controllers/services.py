@@ -76,7 +76,7 @@ class Services(QObject):
         Op(self._open).succeeded(self._on_opened).failed(self.open_failed.emit).start()
 
     def watch(self, run_id: RunId) -> None:
-        """Ask for the points of a live run in ``run_updated``."""
+        """Ask for the points of a live run in ``run_updated``. Reads the index: not on the UI thread."""
         if self._follower is not None:
             self._follower.watch(run_id)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from core.contracts.specs import RunSpec
+from core.contracts.telemetry import Sampler
 from core.hardware.probe import probe
 from core.hardware.sampler import HostSampler
 from core.jobs.environment import write_environment
@@ -29,6 +31,27 @@ def _detach() -> None:
     os.setsid()
 
 
+class ThisMachine:
+    """This host, read by ``core.hardware``; see ``core.jobs.supervisor.Machine``."""
+
+    def __init__(self, attempt: Attempt, spec: RunSpec) -> None:
+        self._attempt = attempt
+        self._spec = spec
+
+    def usable_cores(self) -> int:
+        """Return the cores that affinity and the control group leave, rounded down."""
+        return max(int(probe().cpu.usable_cores), 1)
+
+    def describe(self) -> None:
+        """Write ``environment.json``."""
+        report = msgspec.to_builtins(probe())
+        write_environment(self._attempt.run_dir, self._spec, self._attempt.number, report)
+
+    def sampler(self) -> Sampler:
+        """Return a sampler that also watches the run's disk."""
+        return HostSampler(self._attempt.run_dir)
+
+
 def main(arguments: list[str]) -> int:
     """Supervise one attempt of one run; returns 0 in the starter, and the same in the detached process at its end."""
     run_dir = Path(arguments[0])
@@ -36,11 +59,7 @@ def main(arguments: list[str]) -> int:
     guardian = guardian_identity(Path(arguments[2])) if len(arguments) > 2 else None
     spec = read_spec(RunLayout(run_dir).spec)
     _detach()
-
-    def prepare() -> None:
-        write_environment(run_dir, spec, attempt.number, msgspec.to_builtins(probe()))
-
-    supervisor = Supervisor(attempt, spec, sampler=lambda: HostSampler(run_dir), prepare=prepare, guardian=guardian)
+    supervisor = Supervisor(attempt, spec, machine=ThisMachine(attempt, spec), guardian=guardian)
     try:
         supervisor.run()
     except AlreadySupervised:

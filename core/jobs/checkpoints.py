@@ -17,6 +17,7 @@ import msgspec
 MANIFEST = "MANIFEST.json"
 _PREFIX = "step-"
 _PARTIAL = ".partial-"
+_REPLACED = ".replaced-"
 _BLOCK_BYTES = 1 << 20
 
 
@@ -78,10 +79,14 @@ def commit(checkpoints: Path, step: int) -> tuple[Path, Manifest]:
     (partial / MANIFEST).write_bytes(msgspec.json.encode(manifest))
     sync_path(partial)
     final = checkpoints / f"{_PREFIX}{step:010d}"
+    # An older one of the same step is moved aside first: at every moment one of the two has the final name's content.
+    aside = checkpoints / f"{_REPLACED}{step:010d}"
+    shutil.rmtree(aside, ignore_errors=True)
     if final.exists():
-        shutil.rmtree(final)
+        final.rename(aside)
     partial.rename(final)
     sync_path_entry(checkpoints)
+    shutil.rmtree(aside, ignore_errors=True)
     return final, manifest
 
 

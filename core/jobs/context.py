@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import signal
 import time
@@ -66,6 +67,7 @@ class WorkerContext:
     ) -> None:
         """Tell how far the run is; written four times a second at most, at once when the stage changes."""
         now = time.monotonic()
+        done = done if math.isfinite(done) else 0.0
         if self._start_fraction is None:
             self._start_fraction = min(done, 1.0)
         gained = done - self._start_fraction

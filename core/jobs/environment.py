@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -46,8 +47,9 @@ def _versions() -> dict[str, str]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(folder), *arguments]
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_GIT_LIMIT_S, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=_GIT_LIMIT_S, check=False, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout[:_DIFF_LIMIT_BYTES].decode(errors="replace").strip() if done.returncode == 0 else None
@@ -67,7 +69,11 @@ def _code_state(spec: RunSpec) -> list[dict[str, str]]:
         root = _git(folder, "rev-parse", "--show-toplevel")
         if root and root not in states:
             commit = _git(folder, "rev-parse", "HEAD") or ""
-            states[root] = {"root": root, "commit": commit, "diff": _git(folder, "diff", "HEAD") or ""}
+            states[root] = {
+                "root": root,
+                "commit": commit,
+                "diff": _git(folder, "diff", "--no-ext-diff", "--no-textconv", "HEAD") or "",
+            }
     return list(states.values())
 
 

@@ -20,10 +20,10 @@ import msgspec
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.ids import RunId, new_run_id
 from core.contracts.specs import RunSpec
-from core.contracts.states import RESUMABLE_STATES
+from core.contracts.states import RESUMABLE_STATES, RunState
 from core.jobs.processes import end_processes, marked_processes
 from core.jobs.reconcile import Standing, examine
-from core.jobs.records import ExitRecord, SupervisorRecord, read_record
+from core.jobs.records import ExitRecord, SupervisorRecord, read_record, write_record
 from core.plugins.decode import encode_spec
 from core.plugins.registry import Registry, registry
 from core.runlog.layout import MARK_VARIABLE, RunLayout
@@ -49,7 +49,8 @@ class Launcher:
             guardian: Directory of the run that owns this one; when that ends, this one stops.
 
         Raises:
-            EnvironmentProblem: No space or no permission; nothing is left behind.
+            EnvironmentProblem: No space or no permission, and nothing is left behind; or its supervisor cannot start, and
+                the run stands as failed with that sentence.
         """
         named = spec if spec.name else msgspec.structs.replace(spec, name=self._title(spec))
         run_id = new_run_id(named.name)
@@ -173,9 +174,26 @@ class Launcher:
             f"The run cannot be written to {str(self._home.runs_dir)!r}: {error.strerror}.", remedy
         )
 
+    def _start(self, run_dir: Path, attempt: int, guardian: Path | None) -> None:
+        """Start the supervisor and wait until it has detached itself; a start that fails ends the run as failed."""
+        began = time.time()
+        try:
+            self._start_supervisor(run_dir, attempt, guardian)
+        except EnvironmentProblem as error:
+            record = ExitRecord(
+                state=RunState.FAILED,
+                message=error.message,
+                hint=error.hint,
+                attempt=attempt,
+                started=began,
+                ended=time.time(),
+            )
+            with contextlib.suppress(OSError):
+                write_record(RunLayout(run_dir).exit_record(), record)
+            raise
+
     @staticmethod
-    def _start(run_dir: Path, attempt: int, guardian: Path | None) -> None:
-        """Start the supervisor and wait until it has detached itself from this process."""
+    def _start_supervisor(run_dir: Path, attempt: int, guardian: Path | None) -> None:
         command = [sys.executable, "-P", "-m", SUPERVISOR_MODULE, str(run_dir), str(attempt)]
         command += [str(guardian)] if guardian is not None else []
         environment = {**os.environ, MARK_VARIABLE: run_dir.name}

@@ -17,8 +17,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from core.contracts.specs import RunSpec
 from core.contracts.states import RunState
@@ -27,12 +27,12 @@ from core.jobs import ending
 from core.jobs.identity import ProcessIdentity, identity_of, is_alive, own_identity
 from core.jobs.processes import end_processes, processes_of_run, send
 from core.jobs.records import Attempt, ExitRecord, SupervisorRecord, read_record, write_record
+from core.jobs.telemetry import TelemetryLog
 from core.runlog.emit import EventWriter
 from core.runlog.layout import EVENTS_VARIABLE, MARK_VARIABLE, SUPERVISOR_RANK, RunLayout
 
 TICK_S = 0.25
 BEAT_S = 2.0
-SAMPLE_S = 1.0
 RESERVE_BYTES = 64 << 10
 _LEFTOVER_GRACE_S = 5.0
 _PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
@@ -52,6 +52,22 @@ def _die_with_supervisor() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+class Machine(Protocol):
+    """The host a supervisor runs on, as far as it needs to know."""
+
+    def usable_cores(self) -> int:
+        """Return how many cores' worth of time the workers can have, at least 1; never raises."""
+        ...
+
+    def describe(self) -> None:
+        """Record the environment of the attempt; called once, before its worker starts."""
+        ...
+
+    def sampler(self) -> Sampler:
+        """Return a fresh telemetry sampler."""
+        ...
+
+
 class AlreadySupervised(Exception):
     """Another live supervisor holds this run."""
 
@@ -64,8 +80,7 @@ class Supervisor:
         attempt: Attempt,
         spec: RunSpec,
         *,
-        sampler: Callable[[], Sampler] | None = None,
-        prepare: Callable[[], None] | None = None,
+        machine: Machine,
         guardian: ProcessIdentity | None = None,
     ) -> None:
         """Prepare to supervise.
@@ -73,8 +88,7 @@ class Supervisor:
         Args:
             attempt: What to supervise.
             spec: What the run is asked.
-            sampler: Makes the sampler of this host; None records no telemetry.
-            prepare: Called once the run is ours and before its worker starts.
+            machine: The host it runs on.
             guardian: Process whose end ends this run too.
         """
         self._attempt = attempt
@@ -82,8 +96,10 @@ class Supervisor:
         self._spec = spec
         self._node = attempt.node
         self._layout = RunLayout(attempt.run_dir)
-        self._make_sampler = sampler
-        self._prepare = prepare
+        self._machine = machine
+        self._telemetry = TelemetryLog(
+            machine.sampler, self._layout.telemetry(attempt.node), lambda sentence: self._log(sentence, "warning")
+        )
         self._guardian = guardian
         self._identity = own_identity()
         self._stop_reason = ""
@@ -108,9 +124,7 @@ class Supervisor:
         self._reserve_space()
         self._write_supervisor(None)
         self._set_state(RunState.PREPARING)
-        if self._prepare is not None:
-            with contextlib.suppress(OSError):
-                self._prepare()
+        self._describe_machine()
         self._memory_kills = ending.out_of_memory_kills()
         try:
             self._worker = self._start_worker()
@@ -156,8 +170,19 @@ class Supervisor:
         with contextlib.suppress(OSError):
             self._events.write("state", state=state, message=message, hint=hint)
 
+    def _log(self, sentence: str, level: str) -> None:
+        with contextlib.suppress(OSError):
+            self._events.write("log", message=sentence, level=level)
+
+    def _describe_machine(self) -> None:
+        """Record the environment; a machine that cannot be described still runs."""
+        try:
+            self._machine.describe()
+        except Exception as error:  # noqa: BLE001 - a driver's library may raise anything; the run must go on
+            self._log(f"The environment could not be recorded: {type(error).__name__}: {error}", "warning")
+
     def _start_worker(self) -> subprocess.Popen[bytes]:
-        threads = self._spec.launch.threads or max(os.cpu_count() or 1, 1)
+        threads = self._spec.launch.threads or self._machine.usable_cores()
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
@@ -182,29 +207,22 @@ class Supervisor:
 
     def _watch(self) -> None:
         """Tick until the worker has ended."""
-        sampler = self._make_sampler() if self._make_sampler else None
-        telemetry = EventWriter(self._layout.telemetry(self._node)) if sampler else None
         poller = select.poll()
         exit_fd = os.pidfd_open(self._worker.pid) if hasattr(os, "pidfd_open") else -1
         if exit_fd >= 0:
             poller.register(exit_fd, select.POLLIN)
-        next_beat = next_sample = 0.0
+        next_beat = 0.0
         while self._worker.poll() is None:
             now = time.monotonic()
             if now >= next_beat:
                 next_beat = now + BEAT_S
                 self._beat()
-            if sampler and telemetry and now >= next_sample:
-                next_sample = max(next_sample + SAMPLE_S, now)
-                with contextlib.suppress(OSError):
-                    telemetry.write("sample", values=sampler.sample((self._worker.pid,)))
+            self._telemetry.tick(now, self._worker.pid)
             self._obey(now)
             poller.poll(TICK_S * 1000)
         if exit_fd >= 0:
             os.close(exit_fd)
-        if sampler and telemetry:
-            sampler.close()
-            telemetry.close()
+        self._telemetry.close()
 
     def _beat(self) -> None:
         """Show a sign of life, reap what was adopted, and look after the owner."""

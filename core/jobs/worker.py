@@ -67,6 +67,8 @@ def host(run_dir: Path, attempt: int) -> int:
         spec = read_spec(RunLayout(run_dir).spec)
         registry().get(str(spec.__struct_config__.tag)).run(spec, context)
         context.close()
+    except SystemExit as error:
+        return _report(context, RuntimeError(f"the task ended its process itself with exit status {error.code!r}"))
     except Exception as error:  # noqa: BLE001 - the top frame of the worker: everything becomes a sentence
         return _report(context, error)
     return EXIT_STOPPED if context.stop_seen else 0

@@ -35,7 +35,9 @@ class Follower:
         self._history = history
         self._on_update = on_update
         self._cursors: dict[RunId, dict[str, int]] = {}
+        self._watching = threading.Lock()
         self._open: set[RunId] = set()
+        self._reported: set[tuple[RunId | None, str]] = set()
         self._wake = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._loop, name="pilothouse-follower", daemon=True)
@@ -44,14 +46,17 @@ class Follower:
     def watch(self, run_id: RunId) -> None:
         """Hand out every point of this run from now on. Load what is stored after this call, not before.
 
-        A point may then come both stored and live; it is the same point, known by its step.
+        Reads the index: not for the UI thread. A point may then come both stored and live; it is the same point, known by its step.
         """
-        self._cursors = {**self._cursors, run_id: self._history.offsets(run_id)}
+        offsets = self._history.offsets(run_id)
+        with self._watching:
+            self._cursors = {**self._cursors, run_id: offsets}
         self._wake.set()
 
     def unwatch(self, run_id: RunId) -> None:
         """Hand out summaries only for this run."""
-        self._cursors = {watched: cursor for watched, cursor in self._cursors.items() if watched != run_id}
+        with self._watching:
+            self._cursors = {watched: cursor for watched, cursor in self._cursors.items() if watched != run_id}
 
     def poke(self) -> None:
         """Look at once, after something was launched or resumed."""
@@ -76,8 +81,8 @@ class Follower:
             if discover:
                 self._synchronizer.discover()
             now_open = set(self._history.open_run_ids())
-        except (PilothouseError, OSError) as error:
-            _log.warning("The history could not be read: %s", error)
+        except Exception as error:  # noqa: BLE001 - the top frame of this thread; a fault must not end all following
+            self._report(None, error)
             return
         for run_id in sorted(now_open | self._open):
             if self._closing:
@@ -91,8 +96,8 @@ class Follower:
             update = self._synchronizer.update(run_id, cursor)
             if update is None and is_news:
                 update = RunUpdate(summary=self._history.summary(run_id), detail_changed=True)
-        except (PilothouseError, OSError) as error:
-            _log.warning("The run %s could not be followed: %s", run_id, error)
+        except Exception as error:  # noqa: BLE001 - the top frame of this thread; the other runs must go on
+            self._report(run_id, error)
             self._open.discard(run_id)
             return
         if update is None:
@@ -102,3 +107,12 @@ class Follower:
         else:
             self._open.add(run_id)
         self._on_update(update if cursor is not None else replace(update, points={}))
+
+    def _report(self, run_id: RunId | None, error: Exception) -> None:
+        """Log a fault, once for each run and sentence: it may come back four times a second."""
+        if (run_id, str(error)) in self._reported:
+            return
+        self._reported.add((run_id, str(error)))
+        what = f"The run {run_id}" if run_id else "The history"
+        known = isinstance(error, (PilothouseError, OSError))
+        _log.warning("%s could not be followed: %s", what, error, exc_info=None if known else error)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from core.contracts.ids import RunId, is_run_id
 from core.contracts.runs import RunSummary, RunUpdate
+from core.contracts.states import RunState
 from core.history.history import History
 from core.jobs.launcher import Launcher
 from core.jobs.reconcile import Standing
@@ -46,8 +47,7 @@ class Synchronizer:
         """
         run_dir = self._home.run_dir(run_id)
         if not run_dir.is_dir():
-            self._vanished(run_id)
-            return None
+            return self._vanished(run_id)
         # Looked at before the logs are read: who wrote the exit record had written everything else.
         standing = self._launcher.standing(run_id)
         batch = read_batch(run_dir, self._history.offsets(run_id) if cursor is None else cursor)
@@ -71,9 +71,13 @@ class Synchronizer:
             silent_since=standing.silent_since,
         )
 
-    def _vanished(self, run_id: RunId) -> None:
+    def _vanished(self, run_id: RunId) -> RunUpdate:
+        """Take a run off the index whose directory is gone; return its last word, so that nobody waits for more."""
         _log.warning("The directory of run %s is gone; it is taken off the index.", run_id)
+        summary = self._history.summary(run_id)
         self._history.purge([run_id])
+        message = "Its folder was moved or deleted while it was open."
+        return RunUpdate(summary=replace(summary, state=RunState.LOST, message=message), detail_changed=True)
 
     def drain(self, run_id: RunId) -> None:
         """Take in everything a run has written so far, and judge where it stands."""

@@ -6,6 +6,7 @@ All methods are thread-safe and may block on files and SQLite: never call them o
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -34,6 +35,8 @@ from core.settings.resources import examples_dir
 from core.workspace.follower import POLL_S, Follower, OnUpdate
 from core.workspace.logs import read_log
 from core.workspace.synchronize import Synchronizer
+
+_log = logging.getLogger("pilothouse.workspace")
 
 
 class Workspace:
@@ -193,13 +196,24 @@ class Workspace:
             raise InvalidSpec(problems)
         complete = msgspec.structs.replace(spec, parent=parent) if parent is not None else spec
         run_id = self._launcher.launch(complete, guardian=guardian)
-        self._history.add(self.home.run_dir(run_id))
+        self._note(lambda: self._history.add(self.home.run_dir(run_id)))
         return run_id
+
+    @staticmethod
+    def _note(enter: Callable[[], object]) -> None:
+        """Tell the index of an act that was carried out; where it cannot be told now, it finds out by itself later.
+
+        The act must not be reported as failed: the user would do it twice.
+        """
+        try:
+            enter()
+        except EnvironmentProblem as error:
+            _log.warning("The history could not be told at once: %s", error)
 
     def stop(self, run_id: RunId) -> None:
         """Ask a run to save and end; UserError when it already has."""
         self._launcher.stop(run_id)
-        self._synchronizer.update(run_id)
+        self._note(lambda: self._synchronizer.update(run_id))
 
     def resume(self, run_id: RunId, *, guardian: Path | None = None) -> None:
         """Start an ended run once more from its last checkpoint; UserError when it cannot be.
@@ -208,7 +222,7 @@ class Workspace:
         """
         self._synchronizer.drain(run_id)
         self._launcher.resume(run_id, guardian=guardian)
-        self._history.reopen(run_id)
+        self._note(lambda: self._history.reopen(run_id))
 
     def delete(self, run_ids: Iterable[RunId]) -> None:
         """Move ended runs to the bin; one whose directory is gone is taken off the index.

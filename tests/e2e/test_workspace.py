@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from core.contracts.errors import InvalidSpec, UserError
+from core.contracts.errors import EnvironmentProblem, InvalidSpec, UserError
 from core.contracts.ids import RunId
 from core.contracts.runs import RunQuery, RunSummary, RunUpdate
 from core.contracts.states import RunState
 from core.history.history import History
+from core.jobs import launcher
 from core.jobs.launcher import Launcher
 from core.jobs.processes import marked_processes
 from core.jobs.records import SupervisorRecord, read_record
@@ -265,3 +266,52 @@ def test_a_rebuild_in_another_process_ends_no_wait(workspace: Workspace, monkeyp
     assert cleared
     assert [int(step) for step in workspace.curve(run_id, "toy/value").step] == list(range(1, 21))
     other.close()
+
+
+def test_a_fault_with_one_run_does_not_end_the_following_of_others(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = workspace.launch("test.toy", {"endless": True, "step_s": 0.02})
+    update = workspace._synchronizer.update
+
+    def fails_for_one(run_id: RunId, cursor: dict[str, int] | None = None) -> RunUpdate | None:
+        if run_id == broken:
+            raise AttributeError("a bug")
+        return update(run_id, cursor)
+
+    monkeypatch.setattr(workspace._synchronizer, "update", fails_for_one)
+    listener = Listener()
+    follower = workspace.follow(listener)
+    sound = workspace.launch("test.toy", {"steps": 3})
+    wait_for(lambda: listener.ended(sound), "the end of the sound run")
+    follower.close()
+    monkeypatch.undo()
+    workspace.stop(broken)
+
+
+def test_a_start_that_fails_stands_as_failed_and_can_be_resumed(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(launcher, "SUPERVISOR_MODULE", "core.cli.no_such_module")
+        with pytest.raises(EnvironmentProblem, match="could not be started"):
+            workspace.launch("test.toy", {"steps": 2})
+    workspace.sync()
+    (run,) = workspace.runs(RunQuery()).rows
+    assert run.state is RunState.FAILED
+    assert "could not be started" in run.message
+    workspace.resume(run.run_id)
+    assert workspace.wait(run.run_id).state is RunState.SUCCEEDED
+
+
+def test_a_directory_taken_away_from_an_open_run_ends_the_waiting(workspace: Workspace) -> None:
+    run_id = workspace.launch("test.toy", {"steps": 1})
+    workspace.wait(run_id)
+    workspace._history.reopen(run_id)
+    listener = Listener()
+    shutil.rmtree(workspace.home.run_dir(run_id))
+    follower = workspace.follow(listener)
+    ended = wait_for(lambda: listener.ended(run_id), "the last word on the run")
+    follower.close()
+    assert ended.summary.state is RunState.LOST
+    assert "moved or deleted" in ended.summary.message

@@ -115,8 +115,12 @@ def write_emitter(folder: Path) -> Path:
 
 
 def threads_per_process(asked: int, processes: int) -> int:
-    """Return how many CPU threads each process gets: as asked, or its share of the cores when 0 was asked."""
-    return asked or max(1, (os.cpu_count() or 1) // processes)
+    """Return how many CPU threads each process gets: as asked, or its share of the cores when 0 was asked.
+
+    The supervisor gives this process as many OpenMP threads as the run may use cores.
+    """
+    cores = int(os.environ.get("OMP_NUM_THREADS") or 0) or os.cpu_count() or 1
+    return asked or max(1, cores // processes)
 
 
 def script_environment(run_dir: Path, emitter_folder: Path, threads: int) -> dict[str, str]:

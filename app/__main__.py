@@ -194,7 +194,6 @@ def _run(options: argparse.Namespace) -> int:
     is_headless = not has_display()
     if is_headless:
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-        qInstallMessageHandler(_drop_offscreen_noise)
     home = Home(options.home or default_home())
     if is_headless:
         qInstallMessageHandler(_pass_on_message)
@@ -222,12 +221,6 @@ def _pass_on_message(_kind: QtMsgType, _context: QMessageLogContext, message: st
     # The offscreen platform says for every window which hints it lacks; that helps nobody.
     if not message.startswith("This plugin does not support"):
         sys.stderr.write(f"{message}\n")
-
-
-def _drop_offscreen_noise(_kind: object, _context: object, message: str) -> None:
-    """Pass Qt's messages on, but for the one that the offscreen platform prints for every window shown."""
-    if "propagateSizeHints" not in message:
-        print(message, file=sys.stderr)
 
 
 def _drive(app: QApplication, window: Window, options: argparse.Namespace, *, is_headless: bool) -> int:

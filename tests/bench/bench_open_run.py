@@ -50,24 +50,24 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 120.0) -> float:
     return time.perf_counter() - began
 
 
-def open_run(page: RunDetailPage, run_id: RunId) -> tuple[float, float]:
-    """Return the seconds until the page shows the run, and until its visible charts are drawn."""
+def open_run(page: RunDetailPage, run_id: RunId) -> tuple[float, float, float]:
+    """Return the seconds until the page shows the run, until the first chart is drawn, and until all visible ones are."""
     began = time.perf_counter()
     page.open(Route(page=RUN, run_id=run_id))
     wait_until(lambda: page._stack.currentIndex() == 1 and page.controller.summary is not None)
     shown_s = time.perf_counter() - began
     page.tabs.setCurrentWidget(page.board)
 
-    def are_drawn() -> bool:
-        visible = page.board._visible_plots()
+    def drawn() -> list[bool]:
         curves = page.controller.curves
-        return bool(visible) and all(
-            not plot.is_dirty and all(curves.is_loaded(key) for key in plot.plan.keys) for plot in visible
-        )
+        plots = page.board._visible_plots()
+        return [not plot.is_dirty and all(curves.is_loaded(key) for key in plot.plan.keys) for plot in plots]
 
-    wait_until(are_drawn)
+    wait_until(lambda: any(drawn()))
+    first_s = time.perf_counter() - began
+    wait_until(lambda: bool(drawn()) and all(drawn()))
     page.board.repaint()
-    return shown_s, time.perf_counter() - began
+    return shown_s, first_s, time.perf_counter() - began
 
 
 def tensorboard_ms(folder: Path, points: int) -> float:
@@ -110,7 +110,7 @@ def main() -> None:
         page.resize(1280, 800)
         page.show()
         open_run(page, RunId(short.name))
-        times: list[tuple[float, float]] = []
+        times: list[tuple[float, float, float]] = []
         for _ in range(asked.opens):
             times.append(open_run(page, RunId(long.name)))
             open_run(page, RunId(short.name))
@@ -122,8 +122,9 @@ def main() -> None:
         "curves": NUM_CURVES,
         "points_per_curve": asked.points,
         "head_ms_median": round(statistics.median(t[0] for t in times) * 1e3, 1),
-        "charts_ms_median": round(statistics.median(t[1] for t in times) * 1e3, 1),
-        "charts_ms_worst": round(max(t[1] for t in times) * 1e3, 1),
+        "first_chart_ms_median": round(statistics.median(t[1] for t in times) * 1e3, 1),
+        "charts_ms_median": round(statistics.median(t[2] for t in times) * 1e3, 1),
+        "charts_ms_worst": round(max(t[2] for t in times) * 1e3, 1),
         "first_index_s": round(index_s, 1),
         "tensorboard_one_scalar": {"points": asked.peer_points, "load_ms": round(peer_ms, 1)},
     }

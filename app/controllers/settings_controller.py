@@ -16,8 +16,12 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal, qVersion
 
+from app.controllers.notices import notify
 from app.controllers.ops import Op
 from app.controllers.services import Services
+from app.viewmodels.wording import size_text
+from core.contracts.ids import RunId
+from core.contracts.notices import Severity
 from core.contracts.settings import Settings, ThemeMode
 
 _SECRET_NAME = re.compile(r"(?i)(token|secret|passw|api_?key|credential|auth|cookie|private)")
@@ -48,10 +52,12 @@ class SettingsController(QObject):
     Signals:
         changed: The new ``Settings``.
         diagnosed: Diagnostics as text, to put on the clipboard.
+        bin_counted: How many runs are in the bin.
     """
 
     changed = Signal(object)
     diagnosed = Signal(str)
+    bin_counted = Signal(int)
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
@@ -84,6 +90,19 @@ class SettingsController(QObject):
         """Make the index over the run folders anew; ``runs_changed`` follows."""
         workspace = self._services.workspace
         Op(workspace.rebuild).finished(self._services.note_runs_changed).start()
+
+    def count_bin(self) -> None:
+        """Count the runs in the bin; ``bin_counted`` follows."""
+        if self._services.is_open:
+            Op(self._services.workspace.binned).succeeded(self._on_bin_listed).start()
+
+    def _on_bin_listed(self, runs: tuple[RunId, ...]) -> None:
+        self.bin_counted.emit(len(runs))
+
+    def empty_bin(self) -> None:
+        """Remove the runs in the bin for good; ``bin_counted`` and a notice follow."""
+        workspace = self._services.workspace
+        Op(lambda: workspace.purge(workspace.binned())).succeeded(_on_purged).finished(self.count_bin).start()
 
     def diagnose(self) -> None:
         """Gather diagnostics; ``diagnosed`` follows."""
@@ -148,3 +167,7 @@ def _last_crash(folder: Path) -> list[str]:
     if not reports:
         return ["Crash reports: none"]
     return [f"Crash reports: {len(reports)}; the newest:", reports[-1].read_text(encoding="utf-8", errors="replace")]
+
+
+def _on_purged(freed_bytes: int) -> None:
+    notify(Severity.SUCCESS, f"The bin is empty; {size_text(freed_bytes)} are free again.")

@@ -13,6 +13,7 @@ from PySide6.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QMessageBox,
     QPushButton,
     QSlider,
     QVBoxLayout,
@@ -48,6 +49,7 @@ class SettingsPage(Page):
     def __init__(self, controller: SettingsController, actions: ActionList, parent: QWidget | None = None) -> None:
         super().__init__(parent, scrolls=True)
         self._controller = controller
+        self._num_binned = 0
         column = QVBoxLayout()
         column.setSpacing(SPACE.m)
         for card in (self._appearance(), self._behaviour(), self._data(), self._diagnostics(), _keyboard(actions)):
@@ -58,6 +60,11 @@ class SettingsPage(Page):
         controller.changed.connect(self._show)
         controller.diagnosed.connect(_on_diagnosed)
         self._show(controller.settings)
+
+    def activate(self) -> None:
+        """Count the bin anew."""
+        super().activate()
+        self._controller.count_bin()
 
     def _appearance(self) -> Card:
         card = Card("Appearance")
@@ -135,7 +142,19 @@ class SettingsPage(Page):
         rebuild.clicked.connect(self._on_rebuild_clicked)
         row.addWidget(rebuild)
         card.body.addLayout(words)
+        card.body.addLayout(self._bin())
         return card
+
+    def _bin(self) -> QHBoxLayout:
+        row, words = _row("Bin", "Deleted runs stay here, with their files, until the bin is emptied.")
+        self._empty = QPushButton("Empty…")
+        self._empty.setIcon(icon("trash"))
+        self._empty.setObjectName("empty_bin")
+        self._empty.setEnabled(False)
+        self._empty.clicked.connect(self._on_empty_clicked)
+        self._controller.bin_counted.connect(self._on_bin_counted)
+        row.addWidget(self._empty)
+        return words
 
     def _diagnostics(self) -> Card:
         card = Card("Help")
@@ -173,6 +192,25 @@ class SettingsPage(Page):
         notify(
             Severity.INFO, "The history is being made anew from the run folders.", "You can go on working meanwhile."
         )
+
+    def _on_bin_counted(self, num_runs: int) -> None:
+        self._num_binned = num_runs
+        self._empty.setEnabled(num_runs > 0)
+        self._empty.setText(f"Empty ({num_runs})…" if num_runs else "Empty…")
+
+    def _on_empty_clicked(self) -> None:
+        runs = "1 run" if self._num_binned == 1 else f"{self._num_binned} runs"
+        box = QMessageBox(self)
+        box.setObjectName("confirm_empty_bin")
+        box.setIcon(QMessageBox.Icon.Warning)
+        box.setWindowTitle("Empty the bin")
+        box.setText(f"Remove {runs} for good?")
+        box.setInformativeText("Their checkpoints, models and curves are deleted from the disk. This cannot be undone.")
+        yes = box.addButton("Remove for good", QMessageBox.ButtonRole.DestructiveRole)
+        box.setDefaultButton(box.addButton("Keep", QMessageBox.ButtonRole.RejectRole))
+        box.exec()
+        if box.clickedButton() is yes:
+            self._controller.empty_bin()
 
 
 def _on_diagnosed(text: str) -> None:

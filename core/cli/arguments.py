@@ -43,6 +43,9 @@ def _add_runs(runs: argparse.ArgumentParser) -> None:
     for act, help_text in (("delete", "move runs to the bin"), ("restore", "take runs back out of the bin")):
         many = _with_json(acts.add_parser(act, help=help_text))
         many.add_argument("run_ids", metavar="ID", nargs="+")
+    purge = _with_json(acts.add_parser("purge", help="remove runs in the bin for good, to free their disk space"))
+    purge.add_argument("run_ids", metavar="ID", nargs="*", help="runs in the bin")
+    purge.add_argument("--all", action="store_true", help="everything in the bin")
     _with_json(acts.add_parser("rebuild", help="make the index anew from the run directories"))
     export = _with_json(acts.add_parser("export", help="write a run's metrics to a file"))
     export.add_argument("run_id", metavar="ID")

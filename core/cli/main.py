@@ -71,6 +71,7 @@ def _dispatch(options: argparse.Namespace) -> int:
             "resume": runs.resume,
             "delete": runs.delete,
             "restore": runs.restore,
+            "purge": runs.purge,
             "rebuild": runs.rebuild,
             "export": runs.export,
         }

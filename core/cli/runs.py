@@ -18,6 +18,7 @@ from core.cli.output import (
     table,
 )
 from core.cli.progress import ProgressLine
+from core.contracts.errors import UserError
 from core.contracts.ids import RunId
 from core.contracts.runs import RunQuery, RunSummary
 from core.contracts.states import RunState
@@ -193,6 +194,25 @@ def restore(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
         print_json({"restored": found})
     else:
         print_text(f"Restored: {', '.join(found)}.")
+    return ExitCode.OK
+
+
+def purge(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
+    """Remove runs in the bin for good.
+
+    Raises:
+        UserError: Neither ids nor ``--all`` were given.
+    """
+    if bool(options.run_ids) == options.all:
+        raise UserError("Say which runs to remove for good.", "Give their ids, or --all for everything in the bin.")
+    chosen = workspace.binned() if options.all else tuple(RunId(text) for text in options.run_ids)
+    freed = workspace.purge(chosen)
+    if options.json:
+        print_json({"purged": list(chosen), "freed_bytes": freed})
+    else:
+        print_text(
+            f"Removed {len(chosen)} {'run' if len(chosen) == 1 else 'runs'} for good; {freed >> 20} MiB are free again."
+        )
     return ExitCode.OK
 
 

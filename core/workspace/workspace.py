@@ -263,6 +263,34 @@ class Workspace:
             self._history.add(self.home.run_dir(run_id))
             self._synchronizer.drain(run_id)
 
+    def binned(self) -> tuple[RunId, ...]:
+        """Return the runs in the bin, oldest first."""
+        return tuple(sorted(RunId(path.name) for path in self.home.bin_dir.iterdir() if is_run_id(path.name)))
+
+    def purge(self, run_ids: Iterable[RunId]) -> int:
+        """Remove runs from the bin for good; return the bytes that this freed.
+
+        Raises:
+            UserError: One of them is not in the bin; those before it are gone.
+            EnvironmentProblem: Files cannot be removed.
+        """
+        freed = 0
+        for run_id in run_ids:
+            folder = self.home.bin_dir / run_id
+            if not is_run_id(run_id) or not folder.is_dir():
+                raise UserError(f"The bin holds no run {run_id!r}.", "Only deleted runs can be removed for good.")
+            size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise EnvironmentProblem(
+                    f"{str(folder)!r} cannot be removed: {error.strerror}.", "Check its permissions."
+                ) from error
+            freed += size
+            if not self.home.run_dir(run_id).is_dir():
+                self._history.purge([run_id])
+        return freed
+
     @staticmethod
     def _move(source: Path, target: Path) -> None:
         try:

@@ -89,6 +89,7 @@ def test_run_returns_at_once_stop_resume_delete_restore(cli: CommandLine, tmp_pa
     cli.json("runs", "stop", run_id, "--follow")
     cli.json("runs", "delete", run_id)
     assert cli.json("runs", "list") == []
+    assert "Only deleted runs" in cli.json("runs", "purge", "..", code=2)["error"]["hint"]
     cli.json("runs", "restore", run_id)
     assert [run["run_id"] for run in cli.json("runs", "list")] == [run_id]
 

@@ -315,3 +315,19 @@ def test_a_directory_taken_away_from_an_open_run_ends_the_waiting(workspace: Wor
     follower.close()
     assert ended.summary.state is RunState.LOST
     assert "moved or deleted" in ended.summary.message
+
+
+def test_the_bin_gives_its_disk_back_and_only_the_bin(workspace: Workspace) -> None:
+    kept, gone = (workspace.launch("test.toy", {"steps": 2}) for _ in range(2))
+    for run_id in (kept, gone):
+        workspace.wait(run_id)
+    for wrong in ("", "..", kept):
+        with pytest.raises(UserError, match="bin holds no run"):
+            workspace.purge([RunId(wrong)])
+    workspace.delete([gone])
+    assert workspace.binned() == (gone,)
+    assert workspace.purge(workspace.binned()) > 0
+    assert workspace.binned() == ()
+    assert [run.run_id for run in workspace.runs(RunQuery()).rows] == [kept]
+    with pytest.raises(UserError, match="no run"):
+        workspace.summary(gone)

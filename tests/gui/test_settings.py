@@ -5,13 +5,14 @@ from pathlib import Path
 from threading import Lock
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QCheckBox, QPushButton, QSlider
+from PySide6.QtWidgets import QApplication, QCheckBox, QPushButton, QSlider
 
 from app.controllers.notices import bridge
 from app.controllers.settings_controller import scrub
 from app.views.theme import DARK, LIGHT, theme
+from core.contracts.ids import RunId
 from core.settings.store import load_settings, save_settings
 from tests.helpers.builders import build_run
 from tests.helpers.windows import opened
@@ -118,3 +119,26 @@ def test_rebuilding_the_history_finds_the_runs_again(qtbot, pilothouse_home):
         seen = len(it.snapshots)
         it.wait(lambda: len(it.snapshots) > seen or it.snapshots[-1].total == 1)
         it.wait(lambda: it.snapshots[-1].total == 1)
+
+
+def test_the_bin_is_emptied_after_one_question(qtbot, pilothouse_home):
+    run_dir = build_run(pilothouse_home, name="digits", steps=5)
+    with opened(pilothouse_home, qtbot) as it:
+        it.wait(lambda: it.snapshots[-1].total == 1)
+        page = it.go("settings")
+        button = page.findChild(QPushButton, "empty_bin")
+        assert not button.isEnabled()
+        it.window.services.workspace.delete([RunId(run_dir.name)])
+        it.go("home")
+        it.go("settings")
+        it.wait(button.isEnabled)
+        assert button.text() == "Empty (1)…"
+
+        def answer() -> None:
+            box = QApplication.activeModalWidget()
+            qtbot.mouseClick(next(b for b in box.buttons() if "for good" in b.text()), Qt.MouseButton.LeftButton)
+
+        QTimer.singleShot(0, answer)
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+        it.wait(lambda: not button.isEnabled())
+    assert list((pilothouse_home / "bin").iterdir()) == []

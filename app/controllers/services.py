@@ -125,6 +125,8 @@ class Services(QObject):
         for notice in workspace.notices:
             bridge().post(notice)
         self._follower = workspace.follow(self._update_arrived.emit)
+        if self.settings != workspace.settings:
+            Op(self._save_settings).start()  # changed while the home was being opened
         self.opened.emit(workspace)
 
     @Slot(object)

@@ -10,9 +10,12 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication, QCheckBox, QPushButton, QSlider
 
 from app.controllers.notices import bridge
+from app.controllers.ops import wait_for_ops
+from app.controllers.services import Services
 from app.controllers.settings_controller import scrub
 from app.views.theme import DARK, LIGHT, theme
 from core.contracts.ids import RunId
+from core.contracts.settings import Settings
 from core.settings.store import load_settings, save_settings
 from tests.helpers.builders import build_run
 from tests.helpers.windows import opened
@@ -142,3 +145,12 @@ def test_the_bin_is_emptied_after_one_question(qtbot, pilothouse_home):
         qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
         it.wait(lambda: not button.isEnabled())
     assert list((pilothouse_home / "bin").iterdir()) == []
+
+
+def test_what_is_set_while_the_home_is_being_opened_is_kept(qtbot, pilothouse_home):
+    services = Services(pilothouse_home, Settings())
+    services.change_settings(smoothing=0.5)
+    services.open()
+    qtbot.waitUntil(lambda: kept(pilothouse_home).smoothing == 0.5, timeout=10_000)
+    wait_for_ops()
+    services.close()

@@ -9,7 +9,7 @@ RUN_STAMP := $(VENV)/.stamp-run
 TEST_STAMP := $(VENV)/.stamp-test
 SETUP_INPUTS := pyproject.toml constraints.txt packaging/bootstrap.py packaging/system_libraries.py $(PY)
 PYTEST := $(PY) -m pytest
-PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PARALLEL := -n $(JOBS) --dist loadfile --max-worker-restart 0 --no-loadscope-reorder
 LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as run; run()'
 
 # Without .pyc files a start is two to three times dearer (import sqlalchemy.orm: 1296 ms of CPU against 416 ms).

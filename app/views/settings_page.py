@@ -37,6 +37,7 @@ _MODES: tuple[tuple[ThemeMode, str, str], ...] = (
     ("dark", "Dark", "moon"),
 )
 _MAX_WIDTH = 760
+_TEXT_WIDTH = 560
 
 
 class SettingsPage(Page):
@@ -227,6 +228,10 @@ def _row(name: str, sentence: str) -> tuple[QHBoxLayout, QHBoxLayout]:
     head, tail = QLabel(name), QLabel(sentence)
     set_kind(tail, "caption")
     tail.setWordWrap(True)
+    # The cards are narrower than the page, whose layout asks for the height at its own width: that cuts lines off.
+    lines = tail.fontMetrics().boundingRect(0, 0, _TEXT_WIDTH, 10_000, Qt.TextFlag.TextWordWrap, sentence)
+    tail.setMinimumHeight(lines.height())
+    tail.setAlignment(Qt.AlignmentFlag.AlignTop)
     words.addWidget(head)
     words.addWidget(tail)
     whole.addLayout(words, 1)

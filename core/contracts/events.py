@@ -138,6 +138,15 @@ class SampleEvent(Event, frozen=True, kw_only=True, tag="sample"):
     values: dict[str, Number | None]
 
 
+class NodeEvent(Event, frozen=True, kw_only=True, tag="node"):
+    """A node of a run entered a state; written by the supervisors of all nodes but the head, whose states are the run's."""
+
+    node: str
+    state: RunState
+    message: str = ""
+    hint: str = ""
+
+
 class UnknownEvent(Event, frozen=True, kw_only=True, tag="unknown"):
     """A line of a type that this version does not know."""
 
@@ -158,5 +167,6 @@ AnyEvent = (
     | FailureEvent
     | ChildEvent
     | SampleEvent
+    | NodeEvent
     | UnknownEvent
 )

@@ -15,6 +15,20 @@ from core.contracts.worker import RunContext
 
 Check = Callable[[Any], tuple[FieldProblem, ...]]
 Run = Callable[[Any, RunContext], None]
+Ranks = Callable[[Any], int]
+CodeFolder = Callable[[Any], str]
+
+
+def one_rank(spec: RunSpec) -> int:
+    """One process does the work."""
+    del spec
+    return 1
+
+
+def no_code(spec: RunSpec) -> str:
+    """No code of the user's is needed."""
+    del spec
+    return ""
 
 
 def no_check(spec: RunSpec) -> tuple[FieldProblem, ...]:
@@ -35,6 +49,10 @@ class RunKind:
         icon: Name of an icon in ``resources/icons``.
         run: Does the work in a worker process. Heavy libraries are imported inside it, never at module level.
         check: Looks at things outside the spec (files, disk) before a launch; quick, never raises.
+        ranks: Returns how many ranks the spec starts on each node.
+        spans_nodes: It can run on several nodes at once; it then reads ``RunContext.placement``.
+        code_folder: Returns the folder of user code that the spec needs, absolute; empty for none. It is copied to
+            the hosts of a remote run, and into the run directory of one that waits in a queue.
         examples: Names of files in ``resources/examples``.
     """
 
@@ -45,4 +63,7 @@ class RunKind:
     icon: str
     run: Run
     check: Check = no_check
+    ranks: Ranks = one_rank
+    spans_nodes: bool = False
+    code_folder: CodeFolder = no_code
     examples: tuple[str, ...] = ()

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from core.contracts.clusters import KubernetesSpec, SlurmSpec
+
 Seed = Annotated[
     int, Meta(title="Seed", ge=0, le=2**32 - 1, description="Fixes data order, initial weights and augmentation.")
 ]
@@ -48,6 +50,69 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         dict[str, str],
         Meta(title="Environment", description="Extra environment variables for the workers; never put secrets here."),
     ] = {}
+    hosts: Annotated[
+        tuple[str, ...],
+        Meta(title="Hosts", description="Names of the hosts to run on, the head first; none: this machine."),
+    ] = ()
+    devices: Annotated[
+        str,
+        Meta(
+            title="Devices",
+            description="GPUs to use: auto (as many as processes), cpu, indices such as 0,1, or per host: a=0,1 b=2.",
+        ),
+    ] = "auto"
+    queue: Annotated[
+        bool,
+        Meta(
+            title="Wait for free devices",
+            description="The run waits on its host until its devices are free (a host without GPUs counts as one device).",
+        ),
+    ] = False
+    copy_code: Annotated[
+        Literal["copy", "shared"],
+        Meta(
+            title="Code", description="copy: the code's folder is copied as it is now; shared: hosts see the same path."
+        ),
+    ] = "copy"
+    copy_data: Annotated[
+        tuple[str, ...],
+        Meta(
+            title="Copied data",
+            description="Files and folders of this machine to copy to the hosts; kept there by content.",
+        ),
+    ] = ()
+    exclude: Annotated[
+        tuple[str, ...],
+        Meta(title="Not copied", description="Patterns of names that are not copied, such as *.ckpt or .git."),
+    ] = (".git", "__pycache__", ".venv", "node_modules", ".mypy_cache", ".ruff_cache", "wandb", "*.pyc")
+    min_nodes: Annotated[
+        int,
+        Meta(title="Fewest hosts", ge=0, le=10_000, description="Goes on with this many when others are lost; 0: all."),
+    ] = 0
+    max_restarts: Annotated[
+        int, Meta(title="Restarts", ge=0, le=1000, description="How often torchrun restarts all ranks when one failed.")
+    ] = 0
+    retries: Annotated[
+        int,
+        Meta(
+            title="Retries",
+            ge=0,
+            le=100,
+            description="How often a run that failed or lost a host is resumed by itself from its last checkpoint.",
+        ),
+    ] = 0
+    peer_limit_s: Annotated[
+        float,
+        Meta(
+            title="Lost after",
+            ge=5,
+            le=3600,
+            description="A host of the run that the head has not heard from for this long counts as lost.",
+            extra_json_schema=unit("s"),
+        ),
+    ] = 25.0
+    slurm: SlurmSpec = SlurmSpec()
+    kubernetes: KubernetesSpec = KubernetesSpec()
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from core.contracts.events import Cell
 from core.contracts.ids import RunId
+from core.contracts.placement import Placement
 from core.contracts.runs import ArtifactRecord, CheckpointRecord
 
 
@@ -36,6 +37,16 @@ class RunContext(Protocol):
     @property
     def attempt(self) -> int:
         """1 on the first start."""
+        ...
+
+    @property
+    def placement(self) -> Placement:
+        """All nodes of the run; one node ``local`` for a run on one machine."""
+        ...
+
+    @property
+    def node(self) -> str:
+        """Name of the node that this process is on."""
         ...
 
     @property

@@ -6,6 +6,7 @@ from pathlib import Path
 
 SPEC = "spec.toml"
 ENVIRONMENT = "environment.json"
+PLACEMENT = "placement.json"
 STDOUT_PREFIX = "stdout"
 CONTROL = "control"
 CHECKPOINTS = "checkpoints"
@@ -13,8 +14,10 @@ ARTIFACTS = "artifacts"
 SCRATCH = "scratch"
 SUPERVISOR_RANK = "supervisor"
 STOP_REQUEST = "stop"
+PAUSE_REQUEST = "pause"
 MARK_VARIABLE = "PILOTHOUSE_RUN"
 EVENTS_VARIABLE = "PILOTHOUSE_EVENTS"
+NODE_VARIABLE = "PILOTHOUSE_NODE"
 
 
 def is_supervisor_log(path: Path) -> bool:
@@ -37,6 +40,16 @@ class RunLayout:
     def environment(self) -> Path:
         """Versions, hardware and code state at launch."""
         return self.run_dir / ENVIRONMENT
+
+    @property
+    def placement(self) -> Path:
+        """Nodes of the run; absent when it is on this machine alone."""
+        return self.run_dir / PLACEMENT
+
+    @property
+    def pause_request(self) -> Path:
+        """Exists while the run is asked to pause."""
+        return self.control / PAUSE_REQUEST
 
     @property
     def checkpoints(self) -> Path:
@@ -78,6 +91,14 @@ class RunLayout:
     def stdout(self, node: str = "local") -> Path:
         """Everything the workers printed."""
         return self.run_dir / f"{STDOUT_PREFIX}.{node}.log"
+
+    def stdout_index(self, node: str = "local") -> Path:
+        """When the node's output reached which size: lines of ``<unix seconds> <bytes>``, to merge the nodes' outputs."""
+        return self.run_dir / f"{STDOUT_PREFIX}.{node}.index"
+
+    def link(self, node: str) -> Path:
+        """What the reader on this machine knows of the node: last contact, offsets (never on the node itself)."""
+        return self.run_dir / f"link.{node}.json"
 
     def events(self, rank: int | str, node: str = "local") -> Path:
         """Event log of one writer."""

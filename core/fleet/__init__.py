@@ -1,0 +1,1 @@
+"""Runs on other machines: hosts, what is on them, and the way runs get there and back."""

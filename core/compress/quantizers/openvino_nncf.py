@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from core.compress.quantizer import Quantized
 from core.compress.spec import Int8Spec
 from core.contracts.errors import UserError
+from core.jobs.signal_stack import own_signal_stack
 from core.runlog.arrays import LabelledArrays
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def _compile(model: Any) -> Any:
     """Compile in true fp32: OpenVINO's silent default on many CPUs is bf16."""
     import openvino as ov
 
-    return ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"})
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    with own_signal_stack():
+        return ov.Core().compile_model(model, "CPU", settings)
 
 
 def _scores(compiled: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -66,6 +69,7 @@ class OpenVinoNncf:
     title = "NNCF on OpenVINO IR"
     versions = ("openvino", "nncf")
 
+    @own_signal_stack()
     def quantize(self, model: Path, calibration: LabelledArrays, spec: Int8Spec, folder: Path, log: Log) -> Quantized:
         """Write ``model-int8.xml`` and ``model-int8.bin``; see ``core.compress.quantizer.Quantizer``."""
         os.environ.setdefault("NNCF_CI", "1")  # keeps NNCF from sending usage statistics, which nobody agreed to

@@ -24,6 +24,7 @@ from core.infer.backend import (
     first_line,
     installed_status,
 )
+from core.jobs.signal_stack import own_signal_stack
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,7 +125,8 @@ class OpenVinoBackend:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            return OpenVinoSession(ov.Core().compile_model(model, "CPU", settings), model.name)
+            with own_signal_stack():
+                return OpenVinoSession(ov.Core().compile_model(model, "CPU", settings), model.name)
         except RuntimeError as error:
             raise UserError(
                 f"OpenVINO cannot load {str(model)!r}: {_reason(error)}", "Give a valid .onnx or .xml model."

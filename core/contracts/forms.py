@@ -64,7 +64,11 @@ class FormField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunKindInfo:
-    """A kind of run, as a card the user can choose, with its form."""
+    """A kind of run, as a card the user can choose, with its form.
+
+    Attributes:
+        spans_nodes: It can run on several hosts at once.
+    """
 
     kind: str
     title: str
@@ -73,6 +77,7 @@ class RunKindInfo:
     group: str
     fields: tuple[FormField, ...]
     examples: tuple[str, ...] = ()
+    spans_nodes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,6 +81,7 @@ def form_of(kind: RunKind) -> RunKindInfo:
         group=kind.group,
         fields=tuple(_form_field(field) for field in spec_fields(kind.spec)),
         examples=kind.examples,
+        spans_nodes=kind.spans_nodes,
     )
 
 

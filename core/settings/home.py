@@ -53,6 +53,31 @@ class Home:
         return self.path / "settings.toml"
 
     @property
+    def hosts_file(self) -> Path:
+        """The hosts that the user added, as TOML."""
+        return self.path / "hosts.toml"
+
+    @property
+    def known_hosts(self) -> Path:
+        """Keys of hosts that the user trusted here, in OpenSSH's form; read beside the user's own file."""
+        return self.path / "known_hosts"
+
+    @property
+    def secrets_file(self) -> Path:
+        """Encrypted secrets, used only where there is no keyring."""
+        return self.path / "secrets.json"
+
+    @property
+    def queue_dir(self) -> Path:
+        """Tickets of runs that wait for devices of this machine, or hold them."""
+        return self.path / "queue"
+
+    @property
+    def copies_dir(self) -> Path:
+        """Data copied here for runs that another machine launched, by content."""
+        return self.path / "data"
+
+    @property
     def version_file(self) -> Path:
         """Marks the form of this home."""
         return self.path / "home.json"

@@ -23,6 +23,7 @@ from core.contracts.settings import Settings
 from core.contracts.specs import RunSpec
 from core.contracts.states import RunState
 from core.contracts.telemetry import HardwareReport, Sampler
+from core.fleet.fleet import Fleet
 from core.history.history import History
 from core.jobs.launcher import Launcher
 from core.plugins.decode import decode_spec, encode_spec, parse_toml, read_spec
@@ -45,6 +46,7 @@ class Workspace:
     Attributes:
         home: Its paths.
         notices: What opening it had to say (a set-aside database, damaged settings, broken plug-ins).
+        fleet: Its hosts; connects to none before it is asked to.
     """
 
     def __init__(self, home: Home, history: History, settings: Settings, notices: tuple[Notice, ...]) -> None:
@@ -54,6 +56,7 @@ class Workspace:
         self._settings = settings
         self._launcher = Launcher(home)
         self._synchronizer = Synchronizer(home, history, self._launcher)
+        self.fleet = Fleet(home)
 
     @classmethod
     def open(cls, home_path: Path | None = None) -> Workspace:
@@ -74,7 +77,8 @@ class Workspace:
         return cls(home, history, settings, tuple(found))
 
     def close(self) -> None:
-        """Let go of the index."""
+        """Let go of the index and of all connections; runs go on."""
+        self.fleet.close()
         self._history.close()
 
     # -- reading ---------------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ class RuntimeRecord(msgspec.Struct, frozen=True, kw_only=True):
             ``source /opt/conda/bin/activate train``. The user's own words; the only text that a shell ever sees.
         wrapper: Words put before the interpreter, such as ``("apptainer", "exec", "--nv", "image.sif")``.
         torch_backend: As for ``uv --torch-backend``: ``auto``, ``cpu``, ``cu128``, ...; of ``managed``.
+        extras: What ``managed`` holds beyond the worker's own small packages: groups of the worker package (``train``,
+            ``infer``, ``compress``, ``torch``) and requirements such as ``transformers>=4.50``.
         worker_version: Version of the worker package that was last put there.
         checked: Unix seconds of the last self-test that passed; None when none did.
     """
@@ -39,6 +41,7 @@ class RuntimeRecord(msgspec.Struct, frozen=True, kw_only=True):
     prelude: tuple[str, ...] = ()
     wrapper: tuple[str, ...] = ()
     torch_backend: str = "auto"
+    extras: tuple[str, ...] = ()
     worker_version: str = ""
     checked: float | None = None
 

@@ -1,7 +1,7 @@
 """The catalogue of telemetry names: title, unit and group of each key of a sample, for plots, tables and help.
 
-A key is dotted; a number in it counts things of a kind (``cpu.3.percent``, ``gpu.0.power_w``). ``reading_of`` finds
-the entry of a key. It does not format numbers and knows nothing of colours.
+A key is dotted; a number in it counts things of a kind (``cpu.3.percent``, ``gpu.0.power_w``). A run on other hosts has
+the node before it (``h1:cpu.percent``). ``reading_of`` finds the entry of a key. It formats no numbers and knows no colours.
 """
 
 from __future__ import annotations
@@ -162,7 +162,14 @@ def is_held_back(mask: int) -> bool:
 
 @lru_cache(maxsize=4096)
 def reading_of(key: str) -> Reading:
-    """Return what a sample's key means, its number put into the title; an unknown key is its own title, group ``Other``."""
+    """Return what a sample's key means, its number put into the title; an unknown key is its own title, group ``Other``.
+
+    A key of another host, ``<node>:<key>``, means the same, with the node before the title.
+    """
+    node, separator, rest = key.partition(":")
+    if separator:
+        meant = reading_of(rest)
+        return replace(meant, key=key, title=key if meant.title == rest else f"{node}: {meant.title}")
     numbers = _NUMBER.findall(key)
     pattern = _BY_PATTERN.get(_NUMBER.sub("#", key))
     if pattern is None:

@@ -6,7 +6,6 @@ made void are left out. Pure: knows nothing of the database.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,12 +17,10 @@ from core.contracts.events import AnyEvent, AttemptEvent, MetricEvent, SampleEve
 from core.history.blocks import Floats, Ints
 from core.history.extremes import Points, join
 from core.runlog.fold import Restart
+from core.runlog.placements import curve_name
 
 METRIC = "metric"
 TELEMETRY = "telemetry"
-_EVENT_LOG = re.compile(r"events\.(?P<node>.+)\.(?P<rank>[^.]+)\.jsonl")
-_TELEMETRY_LOG = re.compile(r"telemetry\.(?P<node>.+)\.jsonl")
-_MAIN_NODE = "local"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,18 +47,12 @@ class _Group:
     values: list[float | str] = field(default_factory=list[float | str])
 
 
-def key_suffix(file: str, source: str) -> str:
-    """Return what tells a curve of this log from the main one's of the same name: further ranks and nodes are named."""
-    if source == METRIC:
-        match = _EVENT_LOG.fullmatch(file)
-        rank = match["rank"] if match else "0"
-        return f" [rank {int(rank)}]" if rank.isdecimal() and int(rank) > 0 else ""
-    match = _TELEMETRY_LOG.fullmatch(file)
-    return f" [{match['node']}]" if match and match["node"] != _MAIN_NODE else ""
-
-
 def columns_of(
-    file: str, events: Sequence[AnyEvent], times: Sequence[float], restarts: Sequence[Restart] = ()
+    file: str,
+    events: Sequence[AnyEvent],
+    times: Sequence[float],
+    restarts: Sequence[Restart] = (),
+    heads: frozenset[str] = frozenset(),
 ) -> list[Column]:
     """Return the points of the events, by name.
 
@@ -70,18 +61,19 @@ def columns_of(
         events: Consecutive events of it.
         times: Their times, never falling.
         restarts: Every restart of the run that is known; those in other logs void by time, those among ``events`` by order.
+        heads: Nodes whose worker writes the run's own curves; empty for all. See ``core.runlog.placements``.
     """
     groups = _groups(events)
     voids = _voids(file, events, times, restarts)
     moments = np.asarray(times, np.float64)
     pieces: dict[tuple[str, str], list[tuple[Ints, Points]]] = {}
     for (source, keys), group in groups.items():
-        suffix = key_suffix(file, source)
         positions, steps, table = _arrays(group, voids if source == METRIC else [])
         ts = moments[positions]
         for number, key in enumerate(keys):
             points = Points(steps, ts, np.ascontiguousarray(table[:, number]))
-            pieces.setdefault((source, key + suffix), []).append((positions, points))
+            name = curve_name(file, key, heads, is_telemetry=source == TELEMETRY)
+            pieces.setdefault((source, name), []).append((positions, points))
     return [Column(key, source, _in_order(parts)) for (source, key), parts in pieces.items() if _has_points(parts)]
 
 

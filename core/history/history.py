@@ -25,8 +25,9 @@ from core.history.database import Database
 from core.history.ingest import Ingest, columns_of_batch, due_files, stored_offsets
 from core.history.registration import register
 from core.history.rows import fold_from_json, fold_values, require_run, to_json
-from core.runlog.fold import Restart, RunFold, fold_conclusion
+from core.runlog.fold import Restart, RunFold, fold_conclusion, fold_reopening
 from core.runlog.layout import STDOUT_PREFIX
+from core.runlog.placements import heads_of
 from core.runlog.tail import TailBatch, read_batch
 
 _BULK_TRANSACTION_S = 0.5
@@ -101,7 +102,8 @@ class History:
         with self._database.write() as connection:
             done, is_whole = self._fold(connection, run_dir, batch)
             summary = queries.summary(connection, run_dir.name)
-        columns, restarts = (done.columns, done.restarts) if is_whole else columns_of_batch(batch)
+        whole = (done.columns, done.restarts) if is_whole else columns_of_batch(batch, heads_of(run_dir))
+        columns, restarts = whole
         return RunUpdate(
             summary=summary,
             points=_curves_of(columns),
@@ -117,7 +119,7 @@ class History:
         if run is None:
             run = register(connection, run_dir)
         files = due_files(run_dir, batch, stored_offsets(connection, run))
-        done = Ingest(connection, run_dir.name)
+        done = Ingest(connection, run_dir.name, heads_of(run_dir))
         done.apply(files)
         return done, files is batch.files
 
@@ -198,8 +200,16 @@ class History:
         return self._change_fold(run_id, change, silent_since)
 
     def reopen(self, run_id: str) -> RunSummary | None:
-        """Say that an ended run was started again, until its logs say so themselves."""
-        return self.conclude(run_id, RunState.QUEUED)
+        """Say that an ended run was started again, until its logs say so themselves.
+
+        Whatever its logs say from then on holds, also where the new host's clock is behind that of the last.
+        """
+
+        def change(fold: RunFold) -> None:
+            if fold.state.is_terminal:
+                fold_reopening(fold)
+
+        return self._change_fold(run_id, change, None)
 
     def _change_fold(
         self, run_id: str, change: Callable[[RunFold], None], silent_since: float | None

@@ -20,7 +20,8 @@ from core.history.columns import METRIC, Column, columns_of, merged
 from core.history.curve_writer import CurveWriter
 from core.history.curves import unpack_value
 from core.history.rows import final_from_json, final_to_json, fold_from_json, fold_values, require_run, to_json
-from core.runlog.fold import Restart, RunFold, fold_events, steady_times
+from core.runlog.fold import Restart, RunFold, fold_aside, fold_events, steady_times
+from core.runlog.placements import speaks_for_run
 from core.runlog.tail import FileBatch, TailBatch, read_batch
 
 _positions = schema.positions.c
@@ -76,7 +77,15 @@ class Ingest:
         detail_changed: True when artifacts, checkpoints, tables, markers or children changed.
     """
 
-    def __init__(self, connection: Connection, run_id: str) -> None:
+    def __init__(self, connection: Connection, run_id: str, heads: frozenset[str] = frozenset()) -> None:
+        """Prepare to fold.
+
+        Args:
+            connection: A write transaction.
+            run_id: The run; must be in the index.
+            heads: Nodes that speak for the run; empty for all. See ``core.runlog.placements``.
+        """
+        self._heads = heads
         self.columns: list[Column] = []
         self.restarts: list[Restart] = []
         self.detail_changed = False
@@ -84,6 +93,7 @@ class Ingest:
         self._row: Row[Any] = require_run(connection, run_id)
         self._run = int(self._row.id)
         self._fold: RunFold = fold_from_json(self._row.fold)
+        self._fold.has_nodes = bool(heads)
 
     def apply(self, files: Sequence[FileBatch]) -> None:
         """Fold the files, which begin where the stored offsets end."""
@@ -93,7 +103,7 @@ class Ingest:
         writer = CurveWriter(self._connection, self._run)
         voided = [writer.void(restart) for restart in self.restarts]
         for file, times in timed:
-            self.columns += columns_of(file.name, file.events, times, self._fold.restarts)
+            self.columns += columns_of(file.name, file.events, times, self._fold.restarts, self._heads)
         self.columns = merged(self.columns)
         writer.append(self.columns)
         self._write_records(timed)
@@ -104,14 +114,22 @@ class Ingest:
 
     def _fold_file(self, file: FileBatch) -> list[float]:
         times = steady_times(self._fold, file.name, file.events)
-        fold_events(self._fold, file.name, file.events, times)
+        if speaks_for_run(file.name, self._heads):
+            fold_events(self._fold, file.name, file.events, times)
+        else:
+            fold_aside(self._fold, file.name, times)
         self._fold.damaged_lines += file.damaged_lines
         return times
 
     def _write_records(self, timed: Sequence[tuple[FileBatch, list[float]]]) -> None:
-        """Write what lists hold; of several events on one thing, the last in its log counts."""
+        """Write what lists hold; of several events on one thing, the last in its log counts.
+
+        Paths in them are of the head's run directory, so that what another node lists is left out.
+        """
         rows: dict[Table, dict[tuple[Any, ...], dict[str, Any]]] = {}
         for file, times in timed:
+            if not speaks_for_run(file.name, self._heads):
+                continue
             for event, ts in zip(file.events, times, strict=True):
                 to_rows = _RECORDS.get(type(event))
                 for table, values in to_rows(event, ts, self._row.run_id) if to_rows else ():
@@ -223,11 +241,14 @@ _RECORDS: dict[type, Callable[[Any, float, str], list[_Put]]] = {
 }
 
 
-def columns_of_batch(batch: TailBatch) -> tuple[list[Column], list[Restart]]:
+def columns_of_batch(batch: TailBatch, heads: frozenset[str]) -> tuple[list[Column], list[Restart]]:
     """Return the points and restarts of a batch on its own, for whoever shows what others have stored already."""
     fold = RunFold()
     timed = [(file, steady_times(fold, file.name, file.events)) for file in batch.files]
     for file, times in timed:
-        fold_events(fold, file.name, file.events, times)
-    columns = [column for file, times in timed for column in columns_of(file.name, file.events, times, fold.restarts)]
+        if speaks_for_run(file.name, heads):
+            fold_events(fold, file.name, file.events, times)
+    columns = [
+        column for file, times in timed for column in columns_of(file.name, file.events, times, fold.restarts, heads)
+    ]
     return columns, fold.restarts

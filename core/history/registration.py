@@ -16,10 +16,12 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.ids import is_run_id
+from core.contracts.placement import LOCAL_NODE
 from core.history import schema
 from core.history.rows import fold_values, to_json
 from core.runlog.fold import RunFold
 from core.runlog.layout import RunLayout
+from core.runlog.placements import read_placement
 
 _ID_TIME = "%Y%m%d-%H%M%S"
 _ID_TIME_LENGTH = 15
@@ -71,7 +73,11 @@ def _read_spec(run_dir: Path) -> tuple[str, dict[str, Any], str]:
 
 
 def _host_of(run_dir: Path) -> str:
-    """Return the name of the host from the environment record; this machine where it tells none."""
+    """Return where the run is: its hosts, joined, or the machine's name; ``local`` where nothing tells."""
+    placement = read_placement(run_dir)
+    if placement is not None:
+        hosts = dict.fromkeys(placed.host or LOCAL_NODE for placed in placement.nodes)
+        return ", ".join(hosts)
     try:
         found = json.loads(RunLayout(run_dir).environment.read_bytes())
     except (OSError, ValueError):

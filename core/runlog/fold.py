@@ -66,8 +66,10 @@ class RunFold(msgspec.Struct, kw_only=True):
         clocks: Latest time seen in each file.
         opened: Stamp of the latest state that (re)starts the run: a failure before it is history.
         restarts: Every start after the first, in order of time.
+        has_nodes: The run has a placement; only its head's logs are folded.
     """
 
+    has_nodes: bool = False
     clocks: dict[str, float] = {}
     state: RunState = RunState.QUEUED
     state_stamp: Stamp = NEVER
@@ -100,7 +102,7 @@ class RunFold(msgspec.Struct, kw_only=True):
     @property
     def message(self) -> str:
         """The sentence that says where the run stands; the reason, when it failed."""
-        told = self._failure[0] or self.state_message
+        told = self._told[0]
         if told or not self.damaged_lines:
             return told
         lines = "1 damaged line" if self.damaged_lines == 1 else f"{self.damaged_lines} damaged lines"
@@ -109,7 +111,17 @@ class RunFold(msgspec.Struct, kw_only=True):
     @property
     def hint(self) -> str:
         """The remedy that belongs to ``message``."""
-        return self._failure[1] if self._failure[0] else self.state_hint
+        return self._told[1]
+
+    @property
+    def _told(self) -> tuple[str, str]:
+        """Sentence and remedy: a worker's own reason before the supervisor's, unless there are several nodes.
+
+        Then the head's supervisor alone knows which of them failed first.
+        """
+        concluded, failure = (self.state_message, self.state_hint), self._failure
+        first, second = (concluded, failure) if self.has_nodes else (failure, concluded)
+        return first if first[0] else second if second[0] else concluded
 
     @property
     def _failure(self) -> tuple[str, str]:
@@ -142,6 +154,18 @@ def fold_events(fold: RunFold, file: str, events: Sequence[AnyEvent], times: Ite
         _set_step(fold, (last_metric[0], file, last_metric[1].seq), last_metric[1].step)
     if moment is not None:
         fold.clocks[file] = moment
+
+
+def fold_aside(fold: RunFold, file: str, times: Sequence[float]) -> None:
+    """Fold events that say nothing of the run itself, such as another node's: only that they were seen."""
+    if times:
+        fold.clocks[file] = times[-1]
+
+
+def fold_reopening(fold: RunFold) -> None:
+    """Fold that an ended run was started again: the next state in its logs holds, whatever time it bears."""
+    fold_conclusion(fold, RunState.QUEUED)
+    fold.state_stamp = fold.opened = NEVER
 
 
 def fold_conclusion(

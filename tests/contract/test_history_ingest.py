@@ -198,7 +198,7 @@ def test_ranks_are_told_apart(home: Path, history: History) -> None:
     drain(history, run_dir)
     detail = history.detail(run_dir.name)
     assert detail.metric_keys == ("loss", "loss [rank 1]")
-    assert detail.telemetry_keys == ("cpu.percent [far]",)
+    assert detail.telemetry_keys == ("far:cpu.percent",)
     assert whole(history, run_dir, "loss [rank 1]")[1] == [1.0] * 3
 
 

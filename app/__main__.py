@@ -20,6 +20,7 @@ from PySide6.QtWidgets import QApplication
 
 from app.controllers.actions import ActionList
 from app.controllers.crash_hook import install_crash_hook
+from app.controllers.fleet_controller import FleetController
 from app.controllers.home_controller import HomeController
 from app.controllers.notices import bridge
 from app.controllers.ops import Op, wait_for_ops
@@ -31,6 +32,7 @@ from app.controllers.settings_controller import SettingsController
 from app.controllers.single_instance import Claim, SingleInstance
 from app.controllers.start_report import StartReport, StartWatch
 from app.controllers.telemetry_controller import TelemetryController
+from app.views.dialogs.questions import QuestionDesk
 from app.views.page import Page
 from app.views.page_stack import PageSpec
 from app.views.shell import Shell, ShellParts
@@ -56,6 +58,7 @@ class Window:
         self.services = Services(home, settings)
         self.actions = ActionList()
         self.telemetry = TelemetryController(self.services)
+        self.fleet = FleetController(self.services)
         self.home_controller = HomeController(self.services)
         self.settings_controller = SettingsController(self.services)
         self.shell = Shell(
@@ -68,6 +71,7 @@ class Window:
                 pages=self._pages(),
             )
         )
+        self.desk = QuestionDesk(self.fleet.questions, self.shell)
 
     def _pages(self) -> tuple[PageSpec, ...]:
         views = "app.views"
@@ -130,7 +134,7 @@ class Window:
     def _hosts(self) -> Page:
         from app.views.hosts_page import HostsPage
 
-        return HostsPage(self.telemetry)
+        return HostsPage(self.telemetry, self.fleet, self.services.router)
 
     def _settings(self) -> Page:
         from app.views.settings_page import SettingsPage
@@ -147,6 +151,7 @@ class Window:
         self.shell.hide()
         self.shell.stack.leave()
         self.telemetry.close()
+        self.fleet.close()
         self.services.close()
         wait_for_ops()
 

@@ -20,6 +20,9 @@ from core.contracts.notices import Notice
 
 T = TypeVar("T")
 
+MAX_WAITING = 96
+"""Calls that may wait at once: one for each host that is looked at, and then some."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
@@ -68,12 +71,12 @@ class Op(Generic[T]):
         self._on_finish = callback
         return self
 
-    def start(self) -> Self:
-        """Begin; returns at once."""
+    def start(self, *, may_wait: bool = False) -> Self:
+        """Begin; returns at once. ``may_wait``: it may take minutes, on another host or for an answer."""
         self._courier = _Courier(self._on_arrived)
         _live.add(self)
         # A callable, not a QRunnable of ours: the pool then owns what it runs until it is done with it.
-        QThreadPool.globalInstance().start(self._work)
+        (_waiting_pool() if may_wait else QThreadPool.globalInstance()).start(self._work)
         return self
 
     def cancel(self) -> None:
@@ -118,11 +121,22 @@ class Op(Generic[T]):
 
 
 _live: set[Op[Any]] = set()
+_waiting: list[QThreadPool] = []
+
+
+def _waiting_pool() -> QThreadPool:
+    if not _waiting:
+        pool = QThreadPool()
+        pool.setMaxThreadCount(MAX_WAITING)
+        pool.setExpiryTimeout(1000)
+        _waiting.append(pool)
+    return _waiting[0]
 
 
 def wait_for_ops(timeout_ms: int = 5000) -> bool:
-    """Wait until no background call runs, at most ``timeout_ms``; used once, when the application quits."""
-    return QThreadPool.globalInstance().waitForDone(timeout_ms)
+    """Wait until no background call runs, at most ``timeout_ms`` for each pool; when the application quits."""
+    done = [pool.waitForDone(timeout_ms) for pool in (QThreadPool.globalInstance(), *_waiting)]
+    return all(done)
 
 
 def _call(callback: Callable[..., object] | None, *values: object) -> None:

@@ -23,12 +23,13 @@ class DeviceTable(QAbstractTableModel):
         self._holders: dict[int, list[GpuProcess]] = {}
         self._sample: TelemetrySample | None = None
 
-    def set_report(self, report: HardwareReport) -> None:
-        """Take the GPUs of a report and who holds them."""
+    def set_report(self, report: HardwareReport | None) -> None:
+        """Take the GPUs of a report and who holds them; None: of no host."""
         self.beginResetModel()
-        self._gpus = report.gpus
+        self._gpus = () if report is None else report.gpus
         self._holders = {}
-        for process in report.gpu_processes:
+        self._sample = None
+        for process in () if report is None else report.gpu_processes:
             self._holders.setdefault(process.gpu_index, []).append(process)
         self.endResetModel()
 

@@ -43,7 +43,7 @@ class Page(QWidget):
         self.body.setSpacing(SPACE.m)
         self.body.setContentsMargins(SPACE.xl, 0, SPACE.xl, SPACE.m)
         if scrolls:
-            outer.addWidget(_scroll_area(self.body), 1)
+            outer.addWidget(scroll_area(self.body, SPACE.xl), 1)
         else:
             outer.addLayout(self.body, 1)
 
@@ -105,7 +105,8 @@ class _ScrollBody(QWidget):
         return handled
 
 
-def _scroll_area(body: QVBoxLayout) -> QScrollArea:
+def scroll_area(body: QVBoxLayout, margin: int) -> QScrollArea:
+    """Return an area that scrolls a body up and down; ``margin``: pixels at its right, out of which the bar takes its room."""
     area = QScrollArea()
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
@@ -116,8 +117,9 @@ def _scroll_area(body: QVBoxLayout) -> QScrollArea:
 
     def keep_right_edge(_low: int, high: int) -> None:
         # The bar takes its room out of the margin, so that the contents end where the header ends.
-        right = SPACE.xl - bar.sizeHint().width() if high > 0 else SPACE.xl
-        body.setContentsMargins(SPACE.xl, 0, right, SPACE.l)
+        right = max(margin - bar.sizeHint().width(), SPACE.xs) if high > 0 else margin
+        left = margin if margin == SPACE.xl else 0
+        body.setContentsMargins(left, body.contentsMargins().top(), right, SPACE.l)
 
     bar.rangeChanged.connect(keep_right_edge)
     return area

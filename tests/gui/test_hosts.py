@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QLabel
 
 from app.viewmodels.device_table import COLUMNS, DeviceTable, holders_text
 from app.viewmodels.hardware_facts import hardware_facts
@@ -102,24 +103,26 @@ def test_a_heat_map_of_many_cores_fits_and_tells_each(qtbot):
 def test_the_page_shows_this_computer(qtbot, pilothouse_home):
     with opened(pilothouse_home, qtbot) as it:
         page = it.go("hosts")
-        it.wait(lambda: it.window.telemetry.report is not None and page._plots)
-        titles = [plot.plan.title for plot in page._plots]
+        overview = page.detail.overview
+        it.wait(lambda: it.window.telemetry.report is not None and overview.plots)
+        titles = [plot.plan.title for plot in overview.plots]
         assert {"Processor", "Each core", "Memory"} <= set(titles)
-        assert page._facts.count() >= 8
+        assert overview.facts.count() >= 8
         it.wait(lambda: len(it.window.telemetry.history) >= 2)
-        curve = page._plots[0]._curves[0]
+        curve = overview.plots[0]._curves[0]
         it.wait(lambda: len(curve.yData) >= 2)
-        assert "%" in page._plots[0]._values.whole()
+        assert "%" in overview.plots[0]._values.whole()
 
 
 def test_problems_are_shown_with_their_remedy(qtbot, pilothouse_home):
     with opened(pilothouse_home, qtbot) as it:
         page = it.go("hosts")
         it.wait(lambda: it.window.telemetry.report is not None)
-        page.show_report(two_gpus())
-        assert page._problem_card.isVisible()
-        assert page._gpu_card.isVisible()
-        words = [label.text() for label in page._problem_card.findChildren(type(page._title))]
+        overview = page.detail.overview
+        overview.show_report(two_gpus())
+        assert overview._problem_card.isVisible()
+        assert overview.gpu_card.isVisible()
+        words = [label.text() for label in overview._problem_card.findChildren(QLabel)]
         assert {"GPU 1 cannot be read.", "Reset it."} <= set(words)
 
 

@@ -18,7 +18,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from PySide6.QtCore import QEventLoop, QTimer
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QWidget
 
 from app.__main__ import Window, make_application
 from app.controllers.notices import notify
@@ -29,10 +29,13 @@ from core.contracts.notices import Severity
 from core.contracts.runs import RunQuery
 from core.contracts.settings import Settings
 from core.contracts.states import RunState
+from tests.helpers import fleet_scenes
 from tests.helpers.builders import build_history, build_run, series
+from tests.helpers.staged_shots import stages
 
 SIZE = (1360, 860)
 STATES = ("empty", "normal", "full")
+HOSTS_OF = {"empty": 0, "normal": 6, "full": fleet_scenes.MANY}
 MANY_RUNS = 10_000
 
 
@@ -94,6 +97,14 @@ def routes(window: Window) -> Iterator[tuple[str, Route]]:
     yield SETTINGS, Route(page=SETTINGS)
 
 
+def grab(app: QApplication, shown: QWidget, path: Path) -> None:
+    """Save a picture of a widget in both themes."""
+    for mode in ("light", "dark"):
+        apply_theme(app, mode)
+        settle(0.2)
+        shown.grab().save(f"{path}-{mode}.png")
+
+
 def take(window: Window, out: Path, label: str, pages: set[str]) -> None:
     """Take the pages of one state in both themes."""
     app = QApplication.instance()
@@ -104,10 +115,15 @@ def take(window: Window, out: Path, label: str, pages: set[str]) -> None:
         window.services.router.go(route)
         wait_until(lambda: window.shell.stack.current_key() == route.page)  # noqa: B023 - called at once
         settle(4.0 if name == HOSTS else 2.0)
-        for mode in ("light", "dark"):
-            apply_theme(app, mode)
-            settle(0.2)
-            window.shell.grab().save(str(out / f"{label}-{name}-{mode}.png"))
+        grab(app, window.shell, out / f"{label}-{name}")
+    for name, build in stages(label):
+        if pages and name not in pages:
+            continue
+        shown = build(window)
+        settle(1.0)
+        grab(app, shown, out / f"{label}-{name}")
+        if shown is not window.shell:
+            shown.close()
     if not pages or "palette" in pages:
         window.shell.palette_view.open()
         settle(0.8)
@@ -136,6 +152,8 @@ def shoot(state: str, out: Path, pages: set[str]) -> None:
         window.show()
         wait_until(lambda: bool(loaded), 120)
         settle(4.0)
+        fleet_scenes.show(window, HOSTS_OF[state])
+        settle(1.0)
         take(window, out, state, pages)
         window.close()
 

@@ -28,7 +28,8 @@ class DeviceTable(QAbstractTableModel):
         self.beginResetModel()
         self._gpus = () if report is None else report.gpus
         self._holders = {}
-        self._sample = None
+        if report is None:
+            self._sample = None
         for process in () if report is None else report.gpu_processes:
             self._holders.setdefault(process.gpu_index, []).append(process)
         self.endResetModel()

@@ -26,7 +26,6 @@ class HostRow:
     status: HostStatus
     cpu: float | None = None
     gpu: float | None = None
-    is_busy: bool = False
 
 
 def busy_shares(values: dict[str, float | None]) -> tuple[float | None, float | None]:
@@ -38,6 +37,11 @@ def busy_shares(values: dict[str, float | None]) -> tuple[float | None, float | 
         if key.startswith("gpu.") and key.endswith(".utilization_percent") and value is not None
     ]
     return None if cpu is None else cpu / 100, sum(gpus) / len(gpus) / 100 if gpus else None
+
+
+def _shares_of(status: HostStatus) -> tuple[float | None, float | None]:
+    # What a host read before it went silent says nothing about now.
+    return busy_shares(status.readings) if status.state is LinkState.ONLINE else (None, None)
 
 
 class HostList(QAbstractListModel):
@@ -67,15 +71,15 @@ class HostList(QAbstractListModel):
         )
         rows = {LOCAL_HOST: local}
         for record in sorted(records, key=lambda record: record.name.lower()):
-            old = before.get(record.name)
             status = statuses.get(record.name, HostStatus(name=record.name))
+            cpu, gpu = _shares_of(status)
             rows[record.name] = HostRow(
                 name=record.name,
                 title=host_title(record.name),
                 detail=address_text(record),
                 status=status,
-                cpu=old.cpu if old else None,
-                gpu=old.gpu if old else None,
+                cpu=cpu,
+                gpu=gpu,
             )
         self._all = rows
         self._filter()
@@ -90,12 +94,8 @@ class HostList(QAbstractListModel):
         row = self._all.get(status.name)
         if row is None:
             return
-        cpu, gpu = busy_shares(status.readings) if status.state is LinkState.ONLINE else (None, None)
-        self._put(
-            HostRow(
-                name=row.name, title=row.title, detail=row.detail, status=status, cpu=cpu, gpu=gpu, is_busy=row.is_busy
-            )
-        )
+        cpu, gpu = _shares_of(status)
+        self._put(HostRow(name=row.name, title=row.title, detail=row.detail, status=status, cpu=cpu, gpu=gpu))
 
     def set_sample(self, sample: TelemetrySample) -> None:
         """Take this computer's reading."""

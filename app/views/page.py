@@ -122,4 +122,5 @@ def scroll_area(body: QVBoxLayout, margin: int) -> QScrollArea:
         body.setContentsMargins(left, body.contentsMargins().top(), right, SPACE.l)
 
     bar.rangeChanged.connect(keep_right_edge)
+    keep_right_edge(0, 0)
     return area

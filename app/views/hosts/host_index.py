@@ -12,9 +12,10 @@ from app.viewmodels.host_list import HostList
 from app.views.icons import icon
 from app.views.theme import SPACE, set_kind, set_role
 from app.views.widgets.card import Card
-from app.views.widgets.host_delegate import HostDelegate
+from app.views.widgets.host_delegate import ROW_HEIGHT, HostDelegate
 
 _MANY = 6
+_NO_LIMIT = 16_777_215
 
 
 class HostIndex(Card):
@@ -57,6 +58,7 @@ class HostIndex(Card):
         self.body.addWidget(self.list, 1)
         self.body.addWidget(self._none)
         self.body.addWidget(self._build_first())
+        self.body.addStretch(0)
         self.show_total()
 
     def choose(self, name: str) -> None:
@@ -67,7 +69,9 @@ class HostIndex(Card):
     def show_total(self) -> None:
         """Show the filter where there are many hosts, and the invitation where there is none."""
         self.filter.setVisible(self._model.total > _MANY)
-        self._first.setVisible(self._model.total == 1)
+        is_alone = self._model.total == 1
+        self._first.setVisible(is_alone)
+        self.list.setMaximumHeight(ROW_HEIGHT + 4 if is_alone else _NO_LIMIT)
 
     def _build_first(self) -> QWidget:
         self._first = QWidget()

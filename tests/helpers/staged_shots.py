@@ -1,0 +1,89 @@
+"""States of the window that only appear after some steps, staged for screenshots: a host's tabs, dialogs, wizard steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from PySide6.QtWidgets import QWidget
+
+from app.__main__ import Window
+from app.controllers.routes import HOSTS, Route
+from app.views.dialogs.questions import HostKeyDialog, SecretDialog
+from app.views.hosts.host_dialog import HostDialog
+from app.views.hosts.runtime_dialog import RuntimeDialog
+from app.views.hosts_page import HostsPage
+from core.contracts.hosts import HostKeyQuestion, Progress, RuntimeRecord, SecretQuestion
+
+Build = Callable[[Window], QWidget]
+
+
+def _hosts(window: Window, name: str, tab: str) -> HostsPage:
+    window.services.router.go(Route(page=HOSTS, text=name))
+    page = window.shell.stack.page(HOSTS)
+    assert isinstance(page, HostsPage)
+    page.detail.tabs.setCurrentWidget(getattr(page.detail, tab))
+    page.detail.show_book()
+    return page
+
+
+def _host_tab(name: str, tab: str) -> Build:
+    def build(window: Window) -> QWidget:
+        _hosts(window, name, tab)
+        return window.shell
+
+    return build
+
+
+def _installing(window: Window) -> QWidget:
+    page = _hosts(window, "lab-1", "runtime")
+    task = window.fleet.task("Set up", lambda _fleet, _watcher: None)
+    page.detail.runtime.panel.follow(task)
+    page.detail.runtime._work.show()
+    for line in ("Resolved 38 packages in 1.2 s", "Downloading torch (812 MiB)", "Downloading nvidia-cudnn-cu12"):
+        page.detail.runtime.panel.show_progress(Progress(stage="Fetching packages", done=0.41, line=line))
+    return window.shell
+
+
+def _dialog(make: Callable[[Window], QWidget]) -> Build:
+    def build(window: Window) -> QWidget:
+        dialog = make(window)
+        dialog.show()
+        return dialog
+
+    return build
+
+
+def _unknown_key(window: Window) -> QWidget:
+    question = HostKeyQuestion(
+        host="lab-3 (10.0.0.5)",
+        key_type="ssh-ed25519",
+        fingerprint="SHA256:uNiVztksCsDhcc0u9e8BrDD9u0LZ6sD3ZpSRbHqhqEU",
+    )
+    return HostKeyDialog(question, window.shell)
+
+
+def _passphrase(window: Window) -> QWidget:
+    question = SecretQuestion(kind="passphrase", about="/home/ann/.ssh/id_ed25519", host="lab-3", is_retry=True)
+    return SecretDialog(question, window.shell)
+
+
+def _runtime(window: Window) -> QWidget:
+    return RuntimeDialog("lab-1", RuntimeRecord(), window.shell)
+
+
+def stages(state: str) -> Iterator[tuple[str, Build]]:
+    """Yield name and maker of each staged picture of a state of the history; the maker returns what to grab."""
+    if state == "empty":
+        yield "host_add", _dialog(lambda window: HostDialog(window.fleet, None, window.shell))
+        return
+    yield "host_overview", _host_tab("lab-0", "overview")
+    yield "host_check", _host_tab("lab-0", "check")
+    yield "host_runtime", _host_tab("lab-0", "runtime")
+    yield "host_queue", _host_tab("lab-0", "queue")
+    yield "host_unreachable", _host_tab("lab-4", "overview")
+    if state == "normal":
+        yield "host_new_check", _host_tab("lab-1", "check")
+        yield "host_installing", _installing
+        yield "question_key", _dialog(_unknown_key)
+        yield "question_secret", _dialog(_passphrase)
+        yield "host_runtime_dialog", _dialog(_runtime)

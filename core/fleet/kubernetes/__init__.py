@@ -1,0 +1,18 @@
+"""Runs on Kubernetes: manifests from specs, the user's own ``kubectl``, and the run directory from the pods' logs."""
+
+from core.fleet.kubernetes.cluster import ClusterEvent, ClusterState, KubernetesCluster
+from core.fleet.kubernetes.kubectl import contexts, current_context
+from core.fleet.kubernetes.manifests import KubernetesLaunch, manifest, prepare
+from core.fleet.kubernetes.problems import problems
+
+__all__ = [
+    "ClusterEvent",
+    "ClusterState",
+    "KubernetesCluster",
+    "KubernetesLaunch",
+    "contexts",
+    "current_context",
+    "manifest",
+    "prepare",
+    "problems",
+]

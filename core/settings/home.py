@@ -78,6 +78,11 @@ class Home:
         return self.path / "data"
 
     @property
+    def hashes_file(self) -> Path:
+        """Hashes of large files that were copied to hosts, so that they need not be read again."""
+        return self.path / "hashes.json"
+
+    @property
     def version_file(self) -> Path:
         """Marks the form of this home."""
         return self.path / "home.json"

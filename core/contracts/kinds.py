@@ -17,12 +17,19 @@ Check = Callable[[Any], tuple[FieldProblem, ...]]
 Run = Callable[[Any, RunContext], None]
 Ranks = Callable[[Any], int]
 CodeFolder = Callable[[Any], str]
+CheckpointBytes = Callable[[Any], int | None]
 
 
 def one_rank(spec: RunSpec) -> int:
     """One process does the work."""
     del spec
     return 1
+
+
+def unknown_bytes(spec: RunSpec) -> int | None:
+    """How much room checkpoints take cannot be told."""
+    del spec
+    return None
 
 
 def no_code(spec: RunSpec) -> str:
@@ -53,6 +60,8 @@ class RunKind:
         spans_nodes: It can run on several nodes at once; it then reads ``RunContext.placement``.
         code_folder: Returns the folder of user code that the spec needs, absolute; empty for none. It is copied to
             the hosts of a remote run, and into the run directory of one that waits in a queue.
+        checkpoint_bytes: Returns roughly how much room the spec's checkpoints take on the disk of each node; None when
+            that cannot be told.
         examples: Names of files in ``resources/examples``.
     """
 
@@ -66,4 +75,5 @@ class RunKind:
     ranks: Ranks = one_rank
     spans_nodes: bool = False
     code_folder: CodeFolder = no_code
+    checkpoint_bytes: CheckpointBytes = unknown_bytes
     examples: tuple[str, ...] = ()

@@ -74,7 +74,7 @@ class HostFacts:
         limits: Soft limits by name (``open files``, ``processes``, ``locked memory``); None for unlimited.
         kills_user_processes: The host ends a user's processes when the last session of that user closes.
         work_dir: The work folder, absolute.
-        gpus: NVIDIA GPUs, and who holds them as ``user (pid program)``.
+        gpus: NVIDIA GPUs, and who holds them: the id of a run of ours, or ``user (pid program)``.
         nvidia_problem: What ``nvidia-smi`` said when it found no GPU although a driver is there; else empty.
         other_gpus: Number of AMD and Intel GPUs by vendor name.
         driver_cuda: Newest CUDA version that the NVIDIA driver supports; None without one.
@@ -312,9 +312,10 @@ def _gpus(said: _Said) -> tuple[HostGpu, ...]:
     for line in said.all("nvidia.process"):
         parts = [part.strip() for part in line.split(",")]
         if len(parts) >= 4:
-            uuid, pid, *program, user = parts
+            uuid, pid, *program, owner = parts
+            user, _, run = owner.partition("|")
             name = ",".join(program).rpartition("/")[2]
-            holders.setdefault(uuid, []).append(f"{user or 'somebody'} ({pid} {name})")
+            holders.setdefault(uuid, []).append(run or f"{user or 'somebody'} ({pid} {name})")
     gpus: list[HostGpu] = []
     for line in said.all("nvidia.gpu"):
         parts = [part.strip() for part in line.split(",", 5)]

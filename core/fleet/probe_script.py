@@ -61,6 +61,7 @@ folders() {
   fi
   number=0
   for path; do
+    case "$path" in '~/'*) path=$HOME/${path#'~/'} ;; esac
     if [ -r "$path" ]; then say "path.$number.readable" yes; elif [ -e "$path" ]; then say "path.$number.exists" yes; fi
     disk "path.$number" "$path"
     number=$((number + 1))
@@ -92,7 +93,8 @@ accelerators() {
     limit 15 nvidia-smi --query-gpu=index,uuid,memory.total,memory.used,driver_version,name --format=csv,noheader,nounits | lines nvidia.gpu
     limit 15 nvidia-smi --query-compute-apps=gpu_uuid,pid,process_name --format=csv,noheader,nounits | while IFS= read -r line; do
       pid=$(printf '%s' "$line" | cut -d, -f2 | tr -d ' ')
-      say nvidia.process "$line, $(ps -o user= -p "$pid" 2>/dev/null)"
+      run=$(tr '\0' '\n' < "/proc/$pid/environ" | sed -n 's/^PILOTHOUSE_RUN=//p')
+      say nvidia.process "$line, $(ps -o user= -p "$pid" 2>/dev/null)|$run"
     done
   fi
   for vendor in /sys/class/drm/card*/device/vendor; do [ -r "$vendor" ] && say drm "$(cat "$vendor") ${vendor%/device/vendor}"; done

@@ -215,6 +215,12 @@ def _parameters(spec: ImageTrainingSpec) -> int:
     return sum(9 * width * (width + before) for before, width in zip((3, *widths), widths, strict=False))
 
 
+def room_bytes(spec: ImageTrainingSpec) -> int:
+    """Return the room that the checkpoints take."""
+    averaged = spec.optimizer.ema_decay > 0
+    return checkpoint_bytes(_parameters(spec), averaged=averaged, keep_last=spec.checkpoints.keep_last)
+
+
 def check(spec: ImageTrainingSpec) -> tuple[FieldProblem, ...]:
     """Look at the image folder and at how the fields fit together."""
     problems: list[FieldProblem] = []
@@ -223,9 +229,7 @@ def check(spec: ImageTrainingSpec) -> tuple[FieldProblem, ...]:
     if spec.image_size < 2 ** (spec.stages - 1):
         message = f"{spec.stages} stages halve {spec.image_size} px to nothing."
         problems.append(FieldProblem(field="stages", message=message, hint="Use fewer stages or larger images."))
-    averaged = spec.optimizer.ema_decay > 0
-    room = checkpoint_bytes(_parameters(spec), averaged=averaged, keep_last=spec.checkpoints.keep_last)
-    problems += check_space(room, "The checkpoints")
+    problems += check_space(room_bytes(spec), "The checkpoints")
     if spec.test_fraction + spec.validation_fraction > 0.8:
         message = "test and validation part leave too little to train on."
         problems.append(FieldProblem(field="test_fraction", message=message, hint="Keep their sum at 0.8 or below."))
@@ -378,5 +382,6 @@ KIND = RunKind(
     icon="image",
     run=run,
     check=check,
+    checkpoint_bytes=room_bytes,
     examples=("digits.toml",),
 )

@@ -154,6 +154,13 @@ class LanguageTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.langua
     checkpoints: Annotated[CheckpointSpec, Meta(title="Checkpoints")] = CheckpointSpec()
 
 
+def room_bytes(spec: LanguageTrainingSpec) -> int:
+    """Return the room that the checkpoints take."""
+    parameters = spec.hidden * (256 + 12 * spec.hidden * spec.num_layers)
+    averaged = spec.optimizer.ema_decay > 0
+    return checkpoint_bytes(parameters, averaged=averaged, keep_last=spec.checkpoints.keep_last)
+
+
 def check(spec: LanguageTrainingSpec) -> tuple[FieldProblem, ...]:
     """Look at the text and at how the fields fit together."""
     problems: list[FieldProblem] = []
@@ -171,10 +178,7 @@ def check(spec: LanguageTrainingSpec) -> tuple[FieldProblem, ...]:
             message = f"there are {size:,} bytes of text in {len(files)} files."
             hint = f"At least {needed:,} bytes are needed for this context and validation part."
             problems.append(FieldProblem(field="data", message=message, hint=hint))
-    parameters = spec.hidden * (256 + 12 * spec.hidden * spec.num_layers)
-    averaged = spec.optimizer.ema_decay > 0
-    room = checkpoint_bytes(parameters, averaged=averaged, keep_last=spec.checkpoints.keep_last)
-    problems += check_space(room, "The checkpoints")
+    problems += check_space(room_bytes(spec), "The checkpoints")
     if spec.hidden % (2 * spec.num_heads) != 0:
         message = f"{spec.hidden} cannot be shared among {spec.num_heads} heads."
         hint = f"Use a multiple of {2 * spec.num_heads}."
@@ -265,5 +269,6 @@ KIND = RunKind(
     icon="language",
     run=run,
     check=check,
+    checkpoint_bytes=room_bytes,
     examples=("stdlib-lm.toml",),
 )

@@ -11,11 +11,14 @@ from pathlib import Path
 
 from core.contracts.events import Cell
 from core.contracts.ids import RunId
+from core.contracts.placement import LOCAL_NODE, Placement
 from core.contracts.runs import ArtifactRecord, CheckpointRecord
 from core.jobs import checkpoints
+from core.jobs.placed import local_placement
 from core.runlog.emit import EventWriter
 from core.runlog.layout import RunLayout
 
+WORKER_RANK = "worker"
 _PROGRESS_PERIOD_S = 0.25
 _STOP_POLL_S = 0.05
 
@@ -23,14 +26,18 @@ _STOP_POLL_S = 0.05
 class WorkerContext:
     """One worker process's handle on its run. Thread: the main thread; ``metric`` and ``log`` from any."""
 
-    def __init__(self, home: Path, run_dir: Path, attempt: int, rank: str = "worker") -> None:
+    def __init__(
+        self, home: Path, run_dir: Path, attempt: int, *, node: str = LOCAL_NODE, placement: Placement | None = None
+    ) -> None:
         self.home = home
         self.run_dir = run_dir
         self.run_id = RunId(run_dir.name)
         self.attempt = attempt
         self.stop_seen = False
+        self.node = node
+        self.placement = placement or local_placement(run_dir)
         self._layout = RunLayout(run_dir)
-        self._writer = EventWriter(self._layout.events(rank))
+        self._writer = EventWriter(self._layout.events(WORKER_RANK, node))
         self._started = time.monotonic()
         self._start_fraction: float | None = None
         self._last_progress = ("", 0.0)

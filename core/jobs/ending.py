@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import re
 import signal
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.contracts.events import FailureEvent
 from core.contracts.states import RunState
+from core.jobs import triage
 from core.jobs.records import EXIT_NO_SPACE, EXIT_STOPPED, Attempt
+from core.jobs.triage import Diagnosis
 from core.runlog.layout import RunLayout
 from core.runlog.tail import read_file
 
 _LOG_TAIL_BYTES = 64 << 10
+_TRIAGE_BYTES = 1 << 20
 _EVENT_TAIL_BYTES = 256 << 10
 _VMSTAT = Path("/proc/vmstat")
-_RESUME_HINT = "Resume it to go on from its last checkpoint."
+RESUME_HINT = "Resume it to go on from its last checkpoint."
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How an attempt ended, for people."""
+    """How an attempt ended, for people.
+
+    Attributes:
+        kind: What went wrong, as ``core.jobs.triage`` calls it; empty when it is not known.
+        is_secondary: It failed because another part of the run did, as far as its own words tell.
+        failed_at: Unix seconds of the failure; 0 when there was none or it is not known.
+    """
 
     state: RunState
     message: str
     hint: str = ""
+    kind: str = ""
+    is_secondary: bool = False
+    failed_at: float = 0.0
 
 
 def out_of_memory_kills() -> int:
@@ -46,15 +59,20 @@ def not_started(error: OSError) -> Verdict:
     )
 
 
-def last_line(path: Path) -> str:
-    """Return the last line of a log that says something; empty when there is none. Reads at most 64 KiB."""
+def read_tail(path: Path, offset: int = 0, limit_bytes: int = _LOG_TAIL_BYTES) -> str:
+    """Return the end of a log, from ``offset`` on at the earliest; empty when there is none."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(0, size - _LOG_TAIL_BYTES))
-            text = file.read().decode(errors="replace")
+            file.seek(max(offset, size - limit_bytes))
+            return file.read(limit_bytes).decode(errors="replace")
     except OSError:
         return ""
+
+
+def last_line(path: Path, offset: int = 0) -> str:
+    """Return the last line of a log that says something; empty when there is none. Reads at most 64 KiB."""
+    text = read_tail(path, offset)
     for line in reversed(re.split(r"[\r\n]", text)):
         plain = _ANSI.sub("", line).strip()
         if any(letter.isalnum() for letter in plain):
@@ -91,19 +109,29 @@ def judge(
     if returncode == 0:
         return Verdict(RunState.SUCCEEDED, "")
     if was_killed:
-        return Verdict(RunState.STOPPED, f"{stop_reason} It did not end in time and was killed.", _RESUME_HINT)
+        return Verdict(RunState.STOPPED, f"{stop_reason} It did not end in time and was killed.", RESUME_HINT)
     if returncode == EXIT_STOPPED or (stop_reason and returncode == -signal.SIGTERM):
-        return Verdict(RunState.STOPPED, stop_reason or "It was asked to stop.", _RESUME_HINT)
+        return Verdict(RunState.STOPPED, stop_reason or "It was asked to stop.", RESUME_HINT)
     if returncode == EXIT_NO_SPACE:
         return Verdict(
             RunState.FAILED,
             f"The disk that holds {str(attempt.run_dir)!r} is full.",
-            f"Free space there. {_RESUME_HINT}",
+            f"Free space there. {RESUME_HINT}",
         )
+    tail = read_tail(RunLayout(attempt.run_dir).stdout(attempt.node), attempt.stdout_offset, _TRIAGE_BYTES)
+    return _explained(attempt, returncode, memory_kills, triage.classify(tail, attempt.node))
+
+
+def _explained(attempt: Attempt, returncode: int, memory_kills: int, diagnosis: Diagnosis | None) -> Verdict:
+    """Return the verdict on a worker that failed: by its own failure event, else by what is known of its end."""
+    kind = "" if diagnosis is None else diagnosis.kind
+    is_secondary = diagnosis is not None and diagnosis.is_secondary
     failure = first_failure(attempt)
     if failure is not None:
-        return Verdict(RunState.FAILED, failure.message, failure.hint)
-    return _unexplained(returncode, memory_kills, last_line(RunLayout(attempt.run_dir).stdout(attempt.node)))
+        return Verdict(RunState.FAILED, failure.message, failure.hint, kind, is_secondary, failure.ts)
+    words = last_line(RunLayout(attempt.run_dir).stdout(attempt.node), attempt.stdout_offset)
+    unexplained = _unexplained(returncode, memory_kills, words)
+    return replace(unexplained, kind=kind, is_secondary=is_secondary, failed_at=time.time())
 
 
 def _unexplained(returncode: int, memory_kills: int, words: str) -> Verdict:
@@ -119,4 +147,4 @@ def _unexplained(returncode: int, memory_kills: int, words: str) -> Verdict:
             f"The machine ran out of memory and the kernel killed the worker.{said}",
             "Use a smaller batch or model, or close other programs, then resume it.",
         )
-    return Verdict(RunState.FAILED, f"The worker was killed by signal {name}.{said}", _RESUME_HINT)
+    return Verdict(RunState.FAILED, f"The worker was killed by signal {name}.{said}", RESUME_HINT)

@@ -1,6 +1,6 @@
 """Makes run directories and starts, stops and resumes their supervisors on this machine.
 
-The supervisor's own program is named by its module, ``core.cli.supervise``: the place that may wire hardware to jobs.
+Starting a supervisor is ``core.jobs.starting``'s work; runs on other hosts are ``core.fleet``'s.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import contextlib
 import errno
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -19,19 +17,21 @@ import msgspec
 
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.ids import RunId, new_run_id
+from core.contracts.placement import LOCAL_NODE
 from core.contracts.specs import RunSpec
-from core.contracts.states import RESUMABLE_STATES, RunState
+from core.contracts.states import RESUMABLE_STATES
+from core.jobs.placed import local_placement
 from core.jobs.processes import end_processes, marked_processes
 from core.jobs.reconcile import Standing, examine
-from core.jobs.records import ExitRecord, SupervisorRecord, read_record, write_record
+from core.jobs.records import write_record
+from core.jobs.snapshot import snapshot_code
+from core.jobs.starting import last_attempt, prepare_attempt, start_supervisor
 from core.plugins.decode import encode_spec
 from core.plugins.registry import Registry, registry
-from core.runlog.layout import MARK_VARIABLE, RunLayout
+from core.runlog.layout import RunLayout
 from core.settings.home import Home
 
-SUPERVISOR_MODULE = "core.cli.supervise"
 MINIMUM_FREE_BYTES = 50 << 20
-_START_LIMIT_S = 120.0
 
 
 class Launcher:
@@ -49,6 +49,7 @@ class Launcher:
             guardian: Directory of the run that owns this one; when that ends, this one stops.
 
         Raises:
+            UserError: It is to wait in the queue, and its code is too large to be kept for that.
             EnvironmentProblem: No space or no permission, and nothing is left behind; or its supervisor cannot start, and
                 the run stands as failed with that sentence.
         """
@@ -59,12 +60,27 @@ class Launcher:
         try:
             self._check_space()
             self._make(partial, named)
+            if named.launch.queue and named.launch.copy_code == "copy":
+                self._keep_code(partial, run_id, named)
             partial.rename(run_dir)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise self._cannot_write(error) from error
-        self._start(run_dir, 1, guardian)
+        except UserError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        start_supervisor(run_dir, 1, guardian=guardian)
         return run_id
+
+    def _keep_code(self, partial: Path, run_id: RunId, spec: RunSpec) -> None:
+        """Keep the code as it is now beside a spec that will wait in the queue."""
+        kind = self._kinds.get(str(spec.__struct_config__.tag))
+        folder = kind.code_folder(spec)
+        if not folder:
+            return
+        copied = snapshot_code(folder, partial, run_id, spec.launch.exclude)
+        placement = local_placement(self._home.run_dir(run_id), kind.ranks(spec))
+        write_record(RunLayout(partial).placement, msgspec.structs.replace(placement, copies=(copied,)))
 
     def _title(self, spec: RunSpec) -> str:
         return self._kinds.get(str(spec.__struct_config__.tag)).title
@@ -93,15 +109,10 @@ class Launcher:
             state = standing.state.value if standing.state else "still going on"
             raise UserError(f"The run {run_id} is {state} and cannot be resumed.", "Clone it to run it again.")
         self.end_leftovers(run_id)
-        layout = RunLayout(run_dir)
-        attempt = self._last_attempt(layout) + 1
+        attempt = last_attempt(run_dir) + 1
         self._check_space()
-        layout.stop_request.unlink(missing_ok=True)
-        if layout.exit_record().exists():
-            layout.exit_record().rename(run_dir / f"exit.local.attempt{attempt - 1}.json")
-        layout.supervisor().unlink(missing_ok=True)
-        os.utime(layout.spec)
-        self._start(run_dir, attempt, guardian)
+        prepare_attempt(run_dir)
+        start_supervisor(run_dir, attempt, guardian=guardian)
         return attempt
 
     def stop(self, run_id: RunId) -> None:
@@ -118,7 +129,37 @@ class Launcher:
                 self.end_leftovers(run_id)
                 return
             raise UserError(f"The run {run_id} has already ended ({standing.state.value}).")
-        request = RunLayout(run_dir).stop_request
+        self._request(RunLayout(run_dir).stop_request)
+
+    def pause(self, run_id: RunId) -> None:
+        """Ask a run to save and end its work for now; its supervisor stays, and its devices are free.
+
+        Raises:
+            UserError: There is no such run, or it has ended.
+            EnvironmentProblem: The request cannot be written.
+        """
+        self._request(RunLayout(self._open_run(run_id)).pause_request)
+
+    def proceed(self, run_id: RunId) -> None:
+        """Let a paused run go on from its last checkpoint, once devices are free where it queues for them.
+
+        Raises:
+            UserError: There is no such run, or it has ended.
+            EnvironmentProblem: The request cannot be withdrawn.
+        """
+        try:
+            RunLayout(self._open_run(run_id)).pause_request.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _open_run(self, run_id: RunId) -> Path:
+        run_dir = self._existing(run_id)
+        state = examine(run_dir).state
+        if state is not None and state.is_terminal:
+            raise UserError(f"The run {run_id} has already ended ({state.value}).", "Resume it to run it again.")
+        return run_dir
+
+    def _request(self, request: Path) -> None:
         try:
             request.parent.mkdir(exist_ok=True)
             request.touch()
@@ -130,7 +171,9 @@ class Launcher:
 
     def end_leftovers(self, run_id: RunId, grace_s: float = 2.0) -> set[int]:
         """End every process that carries the mark of a run without a supervisor; return the survivors."""
-        return end_processes(lambda: marked_processes(run_id), grace_s=grace_s) if marked_processes(run_id) else set()
+        if not marked_processes(run_id, LOCAL_NODE):
+            return set()
+        return end_processes(lambda: marked_processes(run_id, LOCAL_NODE), grace_s=grace_s)
 
     def standing(self, run_id: RunId) -> Standing:
         """Return where a run stands, from its directory alone."""
@@ -143,13 +186,6 @@ class Launcher:
                 f"There is no run {run_id!r} in {str(self._home.runs_dir)!r}.", "List the runs to see their ids."
             )
         return run_dir
-
-    @staticmethod
-    def _last_attempt(layout: RunLayout) -> int:
-        exit_record = read_record(layout.exit_record(), ExitRecord)
-        supervisor = read_record(layout.supervisor(), SupervisorRecord)
-        known = [record.attempt for record in (exit_record, supervisor) if record is not None]
-        return max([*known, len(list(layout.run_dir.glob("exit.local.attempt*.json"))), 0])
 
     @staticmethod
     def _make(run_dir: Path, spec: RunSpec) -> None:
@@ -173,52 +209,6 @@ class Launcher:
         return EnvironmentProblem(
             f"The run cannot be written to {str(self._home.runs_dir)!r}: {error.strerror}.", remedy
         )
-
-    def _start(self, run_dir: Path, attempt: int, guardian: Path | None) -> None:
-        """Start the supervisor and wait until it has detached itself; a start that fails ends the run as failed."""
-        began = time.time()
-        try:
-            self._start_supervisor(run_dir, attempt, guardian)
-        except EnvironmentProblem as error:
-            record = ExitRecord(
-                state=RunState.FAILED,
-                message=error.message,
-                hint=error.hint,
-                attempt=attempt,
-                started=began,
-                ended=time.time(),
-            )
-            with contextlib.suppress(OSError):
-                write_record(RunLayout(run_dir).exit_record(), record)
-            raise
-
-    @staticmethod
-    def _start_supervisor(run_dir: Path, attempt: int, guardian: Path | None) -> None:
-        command = [sys.executable, "-P", "-m", SUPERVISOR_MODULE, str(run_dir), str(attempt)]
-        command += [str(guardian)] if guardian is not None else []
-        environment = {**os.environ, MARK_VARIABLE: run_dir.name}
-        hint = f"See {str(run_dir / 'supervisor.local.log')!r}."
-        try:
-            with (run_dir / "supervisor.local.log").open("ab") as log:
-                done = subprocess.run(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=run_dir,
-                    env=environment,
-                    timeout=_START_LIMIT_S,
-                    check=False,
-                )
-        except subprocess.TimeoutExpired as error:
-            message = f"The supervisor did not start within {_START_LIMIT_S:g} s and was ended."
-            raise EnvironmentProblem(message, hint) from error
-        except OSError as error:
-            raise EnvironmentProblem(
-                f"The supervisor could not be started: {error.strerror or error}.", hint
-            ) from error
-        if done.returncode != 0:
-            raise EnvironmentProblem(f"The supervisor could not be started (exit status {done.returncode}).", hint)
 
 
 @contextlib.contextmanager

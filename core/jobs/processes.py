@@ -1,6 +1,7 @@
 """Finds and ends every process of a run: by the mark in its environment and by descent, never by name.
 
-torchrun gives its workers sessions of their own, so a process group does not reach them; the mark does.
+torchrun gives its workers sessions of their own, so a process group does not reach them; the mark does. The mark is the
+run's id and the node's name, so that two nodes of one run may share a machine.
 """
 
 from __future__ import annotations
@@ -11,36 +12,59 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
-from core.runlog.layout import MARK_VARIABLE
+from core.contracts.placement import LOCAL_NODE
+from core.runlog.layout import MARK_VARIABLE, NODE_VARIABLE
 
 _PROC = Path("/proc")
-_PREFIX = f"{MARK_VARIABLE}=".encode()
 
 
-def mark_of(pid: int) -> str | None:
-    """Return the run's mark in a process's environment; empty when it has none, None when it cannot be read."""
+class Mark(NamedTuple):
+    """The run and the node that a process belongs to, from its environment; an empty run means none."""
+
+    run: str
+    node: str
+
+
+def mark_of(pid: int) -> Mark | None:
+    """Return a process's mark; None when its environment cannot be read."""
+    found = _environment(pid)
+    return None if found is None else Mark(found.get(MARK_VARIABLE, ""), found.get(NODE_VARIABLE, LOCAL_NODE))
+
+
+def _environment(pid: int) -> dict[str, str] | None:
+    """Return the two variables of a process that matter here."""
     if sys.platform != "linux":
         try:
-            return psutil.Process(pid).environ().get(MARK_VARIABLE, "")
+            return psutil.Process(pid).environ()
         except psutil.Error:
             return None
     try:
         environ = (_PROC / str(pid) / "environ").read_bytes()
     except OSError:
         return None
+    found: dict[str, str] = {}
     for entry in environ.split(b"\0"):
-        if entry.startswith(_PREFIX):
-            return entry[len(_PREFIX) :].decode(errors="replace")
-    return ""
+        name, _, value = entry.partition(b"=")
+        if name in _NAMES:
+            found.setdefault(_NAMES[name], value.decode(errors="replace"))
+    return found
 
 
-def marked_processes(mark: str) -> set[int]:
-    """Return the pids of all live processes that carry the mark, this one left out."""
+_NAMES = {name.encode(): name for name in (MARK_VARIABLE, NODE_VARIABLE)}
+
+
+def marked_processes(run: str, node: str = "") -> set[int]:
+    """Return the pids of all live processes that carry a run's mark (and that of ``node``, if given), this one left out."""
     own = os.getpid()
-    return {pid for pid in psutil.pids() if pid != own and mark_of(pid) == mark and _is_live(pid)}
+    return {pid for pid in psutil.pids() if pid != own and _is_of(mark_of(pid), run, node) and _is_live(pid)}
+
+
+def _is_of(mark: Mark | None, run: str, node: str) -> bool:
+    return mark is not None and mark.run == run and node in ("", mark.node)
 
 
 def descendants(root: int) -> set[int]:
@@ -51,10 +75,10 @@ def descendants(root: int) -> set[int]:
         return set()
 
 
-def processes_of_run(mark: str, root: int) -> set[int]:
-    """Return what belongs to a run: marked anywhere, or below ``root`` and not marked as another run's."""
-    below = {pid for pid in descendants(root) if mark_of(pid) in (mark, "")}
-    return below | marked_processes(mark)
+def processes_of_run(run: str, node: str, root: int) -> set[int]:
+    """Return what belongs to a node of a run: marked anywhere, or below ``root`` and not marked as another's."""
+    below = {pid for pid in descendants(root) if (mark := mark_of(pid)) and (not mark.run or _is_of(mark, run, node))}
+    return below | marked_processes(run, node)
 
 
 def _is_live(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""Concludes, from the run directory alone, where a run on this machine stands; reads, never writes.
+"""Concludes where a run, or a node's part of it, stands on this machine, from its directory alone; never writes.
 
 A terminal state comes from the exit record. Where the supervisor is gone and left none, the run is ``lost``, and the
 sentence says what is known: killed, or the machine was restarted. A live supervisor that does not beat is only silent.
@@ -88,7 +88,7 @@ def _lost(run_dir: Path, supervisor: SupervisorRecord, node: str, now: float) ->
         return Standing(
             state=RunState.LOST, message=message, hint=_RESUME_HINT, started=supervisor.started, ended=last_sign
         )
-    leftovers = tuple(sorted(marked_processes(run_dir.name)))
+    leftovers = tuple(sorted(marked_processes(run_dir.name, node)))
     if leftovers and now - last_sign < SETTLE_S:
         return Standing(state=RunState.STOPPING, message="Its supervisor was killed; the worker is saving and ending.")
     words = ending.last_line(layout.stdout(node))

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from core.contracts.placement import LOCAL_NODE
 from core.contracts.states import RunState
 from core.jobs.identity import ProcessIdentity
 
@@ -30,12 +31,14 @@ class Attempt:
     Attributes:
         number: 1 on the first start.
         started: Unix seconds.
+        stdout_offset: Where its output begins in the node's log.
     """
 
     run_dir: Path
     started: float
     number: int = 1
-    node: str = "local"
+    node: str = LOCAL_NODE
+    stdout_offset: int = 0
 
 
 class SupervisorRecord(msgspec.Struct, frozen=True, kw_only=True):

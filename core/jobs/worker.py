@@ -1,6 +1,6 @@
 """The worker process of a run: reads the spec, hosts the kind's ``run``, and turns what it raises into one sentence.
 
-``python -P -m core.jobs.worker RUN_DIR ATTEMPT``. Exit status: 0 done, 75 stopped on request, 76 disk full, 1 failed
+``python -P -m core.jobs.worker RUN_DIR ATTEMPT [NODE]``. Exit status: 0 done, 75 stopped on request, 76 disk full, 1 failed
 (a failure event says why).
 """
 
@@ -12,8 +12,11 @@ import traceback
 from pathlib import Path
 
 from core.contracts.errors import EnvironmentProblem, PilothouseError
+from core.contracts.placement import LOCAL_NODE
 from core.jobs.context import WorkerContext
+from core.jobs.placed import placement_of
 from core.jobs.records import EXIT_NO_SPACE, EXIT_STOPPED
+from core.jobs.relocate import relocated
 from core.plugins.decode import read_spec
 from core.plugins.registry import registry
 from core.runlog.layout import RunLayout
@@ -54,17 +57,18 @@ def _report(context: WorkerContext, error: Exception) -> int:
     return EXIT_NO_SPACE if _is_no_space(error) else 1
 
 
-def host(run_dir: Path, attempt: int) -> int:
-    """Run the task of a run directory in this process; return the exit status."""
-    home = run_dir.parent.parent
+def host(run_dir: Path, attempt: int, node: str = LOCAL_NODE) -> int:
+    """Run a node's part of the task of a run directory in this process; return the exit status."""
+    placement = placement_of(run_dir)
+    home = Path(placement.of(node).work_dir)
     try:
-        context = WorkerContext(home, run_dir, attempt)
+        context = WorkerContext(home, run_dir, attempt, node=node, placement=placement)
     except OSError as error:
         sys.stderr.write(f"The event log cannot be opened: {error}\n")
         return EXIT_NO_SPACE if _is_no_space(error) else 1
     context.obey_signals()
     try:
-        spec = read_spec(RunLayout(run_dir).spec)
+        spec = relocated(read_spec(RunLayout(run_dir).spec), placement, node)
         registry().get(str(spec.__struct_config__.tag)).run(spec, context)
         context.close()
     except SystemExit as error:
@@ -75,4 +79,4 @@ def host(run_dir: Path, attempt: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(host(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(host(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:4]))

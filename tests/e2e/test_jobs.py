@@ -19,6 +19,7 @@ from core.contracts.states import RunState
 from core.jobs.context import WorkerContext
 from core.jobs.processes import marked_processes
 from core.jobs.records import write_record
+from core.jobs.starting import start_supervisor
 from core.runlog.tail import read_batch
 from core.settings.home import Home
 from tests.helpers.lab import Lab, opened_lab
@@ -175,7 +176,7 @@ def test_a_frozen_supervisor_is_silent_not_lost(lab: Lab) -> None:
 def test_a_second_supervisor_of_the_same_run_gives_way(lab: Lab) -> None:
     run_id = lab.launch(endless=True, step_s=0.02)
     record = lab.supervisor(run_id)
-    lab.launcher._start(lab.home.run_dir(run_id), 1, None)
+    start_supervisor(lab.home.run_dir(run_id), 1)
     log = lab.home.run_dir(run_id) / "supervisor.local.log"
     wait_for(lambda: "Another supervisor" in log.read_text(), "the second one to give way")
     assert lab.supervisor(run_id) == record
@@ -213,7 +214,7 @@ def test_of_two_who_resume_at_once_one_does(lab: Lab) -> None:
 def test_what_the_disk_refuses_is_said_in_a_sentence(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = lab.launch(steps=1, raise_at=1)
     lab.ended(run_id)
-    monkeypatch.setattr("core.jobs.launcher._START_LIMIT_S", 0.0)
+    monkeypatch.setattr("core.jobs.starting._START_LIMIT_S", 0.0)
     with pytest.raises(EnvironmentProblem, match="did not start within"):
         lab.launcher.resume(run_id)
     shutil.rmtree(lab.layout(run_id).control)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from core.contracts.events import Cell
 from core.contracts.ids import RunId
+from core.contracts.placement import LOCAL_NODE, Placement
 from core.contracts.runs import ArtifactRecord, CheckpointRecord, TableRecord
 from core.contracts.worker import RunContext
+from core.jobs.placed import local_placement
 from core.runlog.layout import RunLayout
 
 
@@ -69,6 +71,14 @@ class RecordingContext:
     @property
     def attempt(self) -> int:
         return self._attempt
+
+    @property
+    def placement(self) -> Placement:
+        return local_placement(self.layout.run_dir)
+
+    @property
+    def node(self) -> str:
+        return LOCAL_NODE
 
     @property
     def artifacts_dir(self) -> Path:

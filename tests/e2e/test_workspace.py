@@ -17,7 +17,7 @@ from core.contracts.ids import RunId
 from core.contracts.runs import RunQuery, RunSummary, RunUpdate
 from core.contracts.states import RunState
 from core.history.history import History
-from core.jobs import launcher
+from core.jobs import starting
 from core.jobs.launcher import Launcher
 from core.jobs.processes import marked_processes
 from core.jobs.records import SupervisorRecord, read_record
@@ -293,7 +293,7 @@ def test_a_start_that_fails_stands_as_failed_and_can_be_resumed(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(launcher, "SUPERVISOR_MODULE", "core.cli.no_such_module")
+        patched.setattr(starting, "SUPERVISOR_MODULE", "core.cli.no_such_module")
         with pytest.raises(EnvironmentProblem, match="could not be started"):
             workspace.launch("test.toy", {"steps": 2})
     workspace.sync()

@@ -119,7 +119,7 @@ class Window:
         from app.controllers.train_controller import TrainController
         from app.views.train_page import TrainPage
 
-        return TrainPage(TrainController(self.services, self.services))
+        return TrainPage(TrainController(self.services, self.services), self.fleet)
 
     def _runs(self) -> Page:
         from app.views.runs_page import RunsPage

@@ -18,6 +18,7 @@ from app.controllers.ops import Op
 from app.controllers.questions import Questions
 from app.controllers.services import Services
 from app.controllers.tasks import Task
+from app.viewmodels.host_wording import slurm_text
 from app.viewmodels.reading_history import ReadingHistory, TelemetrySample
 from core.contracts.hosts import LOCAL_HOST, CheckReport, HostRecord, HostStatus, LinkState, QueueEntry, RuntimeRecord
 from core.contracts.notices import Notice
@@ -55,6 +56,16 @@ class HostBook:
     setting_up: Task | None = None
     queue: tuple[QueueEntry, ...] | None = None
     queue_problem: Notice | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmOffer:
+    """What a Slurm cluster offers, in words and as names to choose from."""
+
+    text: str
+    partitions: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+    qos: tuple[str, ...] = ()
 
 
 class FleetController(QObject):
@@ -281,6 +292,16 @@ class FleetController(QObject):
     def ask(self, read: Callable[[Fleet], Any]) -> Op[Any]:
         """Return a background call that is given the fleet; the caller adds callbacks and starts it."""
         return Op(lambda: read(self._services.workspace.fleet))
+
+    def slurm_offer(self, name: str) -> Op[SlurmOffer]:
+        """Return a background call that asks a cluster what it offers."""
+
+        def read(fleet: Fleet) -> SlurmOffer:
+            info = fleet.slurm_info(name)
+            partitions = tuple(partition.name for partition in info.partitions)
+            return SlurmOffer(text=slurm_text(info), partitions=partitions, accounts=info.accounts, qos=info.qos)
+
+        return self.ask(read)
 
     def run_quietly(self, act: Callable[[Fleet], object]) -> None:
         """Do something with the fleet in the background; failures become notices."""

@@ -14,7 +14,10 @@ from PySide6.QtCore import QObject, Signal
 
 from app.controllers.notices import notify
 from app.controllers.ops import Op
+from app.controllers.routes import HOSTS, Route
 from app.controllers.services import Services
+from app.controllers.tasks import Task
+from app.viewmodels.where import Where, where_of
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.forms import FormValue, RunKindInfo, SpecReview
 from core.contracts.ids import RunId
@@ -50,6 +53,7 @@ class TrainController(QObject):
         launched: The ``RunId``.
         failed: A ``Notice``: what was asked for last could not be done.
         busy_changed: True while a launch is under way.
+        launching: The ``Task`` of a launch elsewhere, which may take a while.
     """
 
     kinds_loaded = Signal(object)
@@ -58,13 +62,14 @@ class TrainController(QObject):
     launched = Signal(object)
     failed = Signal(object)
     busy_changed = Signal(bool)
+    launching = Signal(object)
 
     def __init__(self, services: Services, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._services = services
         self._kinds: tuple[RunKindInfo, ...] = ()
         self._review: Op[SpecReview] | None = None
-        self._launch: Op[RunId] | None = None
+        self._launch: Task | None = None
 
     @property
     def kinds(self) -> tuple[RunKindInfo, ...]:
@@ -81,6 +86,10 @@ class TrainController(QObject):
     def open_run(self, run_id: RunId) -> None:
         """Go to a run's page."""
         self._services.router.open_run(run_id)
+
+    def open_hosts(self) -> None:
+        """Go to the Hosts page."""
+        self._services.router.go(Route(page=HOSTS))
 
     def load_kinds(self) -> None:
         """Find out what kinds of run there are."""
@@ -104,13 +113,14 @@ class TrainController(QObject):
             return
         workspace, asked = self._services.workspace, dict(values)
         self.busy_changed.emit(True)
-        self._launch = (
-            Op(lambda: workspace.launch(kind, asked))
-            .succeeded(self._on_launched)
-            .failed(self._on_failed)
-            .finished(self._on_launch_done)
-            .start()
-        )
+        task = Task("Launching", lambda _watcher: workspace.launch(kind, asked), self)
+        task.succeeded.connect(self._on_launched)
+        task.failed.connect(self._on_failed)
+        task.ended.connect(self._on_launch_done)
+        self._launch = task
+        task.start()
+        if where_of(asked) is not Where.LOCAL:
+            self.launching.emit(task)
 
     def open_example(self, name: str) -> None:
         """Fill the form from a shipped example."""
@@ -157,6 +167,8 @@ class TrainController(QObject):
         self.launched.emit(run_id)
 
     def _on_launch_done(self) -> None:
+        if self._launch is not None:
+            self._launch.deleteLater()
         self._launch = None
         self.busy_changed.emit(False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from app.viewmodels.wording import span_text
 from core.contracts.hosts import (
@@ -18,6 +19,9 @@ from core.contracts.hosts import (
     QueueEntry,
     RuntimeRecord,
 )
+
+if TYPE_CHECKING:
+    from core.fleet.slurm import SlurmInfo
 
 THIS_COMPUTER = "This computer"
 _FRESH_S = 5.0
@@ -142,3 +146,14 @@ def queue_text(entry: QueueEntry) -> str:
     ahead = entry.position - 1
     wants = f", asks for {entry.asked} device{'s' if entry.asked != 1 else ''}"
     return (f"{ahead} ahead of it" if ahead else "Next") + wants
+
+
+def slurm_text(info: SlurmInfo) -> str:
+    """Return what a Slurm cluster offers: its partitions with free nodes and longest job."""
+    parts = [
+        f"{part.name}{' (default)' if part.is_default else ''}: "
+        + (f"{part.idle} of {part.nodes} nodes free, up to {part.time_limit}" if part.is_up else "down")
+        + (f", {', '.join(part.gres)}" if part.gres else "")
+        for part in info.partitions
+    ]
+    return f"Slurm {info.version} · " + " · ".join(parts)

@@ -7,6 +7,7 @@ from pathlib import Path
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QFileDialog, QPushButton, QWidget
 
+from app.controllers.fleet_controller import FleetController
 from app.controllers.routes import Route
 from app.controllers.train_controller import Prefill, TrainController
 from app.views.icons import icon
@@ -22,11 +23,11 @@ class TrainPage(Page):
     icon_name = "train"
     subtitle = "Train, compress or measure a model: choose, fill in, launch."
 
-    def __init__(self, controller: TrainController, parent: QWidget | None = None) -> None:
+    def __init__(self, controller: TrainController, fleet: FleetController, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._controller = controller
         self.setAcceptDrops(True)
-        self.wizard = NewRunWizard(controller)
+        self.wizard = NewRunWizard(controller, fleet)
         self.body.addWidget(self.wizard, 1)
         opener = QPushButton("Open spec…")
         opener.setObjectName("wizard_import")

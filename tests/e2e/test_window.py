@@ -112,6 +112,7 @@ def test_the_quick_start_survives_its_window_and_is_found_again(
     window.click("card_quickstart")
     window.type("field_epochs", "3")
     window.click("wizard_next")
+    window.click("wizard_next")
     window.click("wizard_launch")
     quick_start = wait_for(lambda: next(iter(sorted(runs_in(home))), None), "the run directory")
     wait_for(lambda: window.shows("Running"), "the run's page to show it running")

@@ -9,6 +9,7 @@ from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent
 from PySide6.QtWidgets import QApplication, QLabel, QPushButton, QWidget
 
+from app.controllers.fleet_controller import FleetController
 from app.controllers.routes import RUN, Route
 from app.controllers.train_controller import TrainController
 from app.views.theme import apply_theme
@@ -28,15 +29,16 @@ def page(qtbot, qapp, tmp_path, monkeypatch):
     install_toy(tmp_path / "plugins", monkeypatch)
     apply_theme(qapp, "light")
     with opened_services(tmp_path / "home", qtbot) as services:
-        controller = TrainController(services)
+        controller, fleet = TrainController(services), FleetController(services)
         with qtbot.waitSignal(controller.kinds_loaded, timeout=20_000):
-            made = TrainPage(controller)
+            made = TrainPage(controller, fleet)
         qtbot.addWidget(made)
         made.resize(1100, 800)
         made.show()
         made.activateWindow()
         made.services = services
         yield made
+        fleet.close()
 
 
 def part(page: TrainPage, name: str) -> QWidget:
@@ -47,6 +49,13 @@ def part(page: TrainPage, name: str) -> QWidget:
 
 def press(qtbot, page: TrainPage, name: str) -> None:
     qtbot.mouseClick(part(page, name), Qt.MouseButton.LeftButton)
+
+
+def to_review(qtbot, page: TrainPage) -> None:
+    """From the settings over the question of where to the review."""
+    press(qtbot, page, "wizard_next")
+    assert page.wizard.step is Step.WHERE
+    press(qtbot, page, "wizard_next")
 
 
 def reviewed(qtbot, page: TrainPage, words: str) -> None:
@@ -83,7 +92,7 @@ def test_mouse_from_card_to_launch(qtbot, page):
     assert page.wizard.step is Step.SETTINGS
     retype(qtbot, page, "field_name", "by mouse")
     retype(qtbot, page, "field_steps", "3")
-    press(qtbot, page, "wizard_next")
+    to_review(qtbot, page)
     reviewed(qtbot, page, "Ready to launch")
     assert "steps = 3" in page.wizard._review_step.toml()
     routes: list[Route] = []
@@ -108,6 +117,9 @@ def test_keyboard_from_card_to_launch(qtbot, page):
     assert focus.objectName() == "field_name"
     qtbot.keyClicks(focus, "by keyboard")
     qtbot.keyClick(page, Qt.Key.Key_Right, Qt.KeyboardModifier.AltModifier)
+    qtbot.waitUntil(lambda: page.wizard.step is Step.WHERE, timeout=10_000)
+    assert QApplication.focusWidget() is part(page, "where_local")
+    qtbot.keyClick(page, Qt.Key.Key_Right, Qt.KeyboardModifier.AltModifier)
     reviewed(qtbot, page, "Ready to launch")
     with qtbot.waitSignal(page._controller.launched, timeout=30_000) as launched:
         qtbot.keyClick(page, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
@@ -131,7 +143,7 @@ def test_all_problems_are_listed_and_lead_to_their_fields(qtbot, page):
     press(qtbot, page, "card_train.image")
     retype(qtbot, page, "field_image_size", "4")
     retype(qtbot, page, "field_epochs", "many")
-    press(qtbot, page, "wizard_next")
+    to_review(qtbot, page)
     reviewed(qtbot, page, "2 problems")
     assert not part(page, "wizard_launch").isEnabled()
     places = {page.findChild(QPushButton, f"problem_{n}").accessibleName(): n for n in (0, 1)}
@@ -141,14 +153,14 @@ def test_all_problems_are_listed_and_lead_to_their_fields(qtbot, page):
     assert part(page, "problem_image_size").text()
     retype(qtbot, page, "field_image_size", "16")
     retype(qtbot, page, "field_epochs", "1")
-    press(qtbot, page, "wizard_next")
+    to_review(qtbot, page)
     reviewed(qtbot, page, "Ready to launch")
 
 
 def test_a_missing_folder_is_found_before_the_launch(qtbot, page):
     press(qtbot, page, "card_train.image")
     retype(qtbot, page, "field_data", "/nowhere/at/all")
-    press(qtbot, page, "wizard_next")
+    to_review(qtbot, page)
     reviewed(qtbot, page, "1 problem")
 
 
@@ -200,7 +212,7 @@ def test_a_dropped_spec_fills_the_form_and_a_bad_one_says_why(qtbot, page, tmp_p
 
 def test_a_failed_launch_is_said_and_can_be_tried_again(qtbot, page, monkeypatch):
     press(qtbot, page, "card_test.toy")
-    press(qtbot, page, "wizard_next")
+    to_review(qtbot, page)
     reviewed(qtbot, page, "Ready to launch")
     runs = page.services.home_path / "runs"
     for run in runs.iterdir():

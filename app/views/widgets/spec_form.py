@@ -47,7 +47,7 @@ class SpecForm(QScrollArea):
                 card.show()
                 row.editor.input().setFocus(Qt.FocusReason.OtherFocusReason)
                 # The row has its place only after the layout ran.
-                QTimer.singleShot(0, self, lambda: self.ensureWidgetVisible(row.holder, 0, 120))
+                QTimer.singleShot(0, self, lambda row=row: self.ensureWidgetVisible(row.holder, 0, 120))
                 return True
         return False
 

@@ -1,4 +1,4 @@
-"""The wizard for a new run: choose what, fill in, review, launch.
+"""The wizard for a new run: choose what, fill in, say where, review, launch.
 
 Names of the widgets that tests and tools click (``objectName``):
 ``card_<kind>`` (such as ``card_train.image``), ``example_<file>``, ``field_<path>`` (such as ``field_optimizer.lr``),
@@ -8,6 +8,7 @@ Names of the widgets that tests and tools click (``objectName``):
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 
@@ -23,16 +24,23 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from app.controllers.fleet_controller import FleetController
+from app.controllers.launch_check import LaunchCheck
+from app.controllers.tasks import Task
 from app.controllers.train_controller import Prefill, Reviewed, TrainController
 from app.viewmodels.form_state import FormState
+from app.viewmodels.where import is_where_path, launch_command, place_text
 from app.views.icons import icon
 from app.views.theme import SPACE, set_kind, set_role
 from app.views.widgets.card import Card
 from app.views.widgets.spec_form import SpecForm
 from app.views.widgets.step_bar import StepBar
+from app.views.widgets.task_panel import TaskPanel
 from app.views.wizards.choose_step import ChooseStep
 from app.views.wizards.review_step import ReviewStep
+from app.views.wizards.where_step import WhereStep
 from core.contracts.forms import RunKindInfo
+from core.contracts.hosts import CheckReport, FindingLevel
 from core.contracts.notices import Notice
 
 
@@ -41,14 +49,15 @@ class Step(IntEnum):
 
     CHOOSE = 0
     SETTINGS = 1
-    REVIEW = 2
+    WHERE = 2
+    REVIEW = 3
 
 
-_TITLES = ("Choose", "Settings", "Review and launch")
+_TITLES = ("Choose", "Settings", "Where", "Review and launch")
 
 
 class NewRunWizard(QWidget):
-    """Three steps over one controller. Values survive going back and changing the kind.
+    """Four steps over one controller. Values survive going back and changing the kind.
 
     Signals:
         step_changed: The ``Step`` that is shown.
@@ -56,9 +65,12 @@ class NewRunWizard(QWidget):
 
     step_changed = Signal(object)
 
-    def __init__(self, controller: TrainController, parent: QWidget | None = None) -> None:
+    def __init__(self, controller: TrainController, fleet: FleetController, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._controller = controller
+        self._fleet = fleet
+        self._check = LaunchCheck(fleet, self)
+        self._reports: tuple[CheckReport, ...] | None = ()
         self._states: dict[str, FormState] = {}
         self._forms: dict[str, SpecForm] = {}
         self._kind: str | None = None
@@ -70,6 +82,12 @@ class NewRunWizard(QWidget):
         controller.reviewed.connect(self._on_reviewed)
         controller.failed.connect(self._on_failed)
         controller.busy_changed.connect(self._on_busy_changed)
+        controller.launching.connect(self._on_launching)
+        self._check.check_started.connect(self._on_check_started)
+        self._check.checked.connect(self._on_checked)
+        self._check.check_failed.connect(self._on_check_failed)
+        self._check.previewed.connect(self._review_step.show_plan)
+        self._check.preview_failed.connect(lambda notice: self._review_step.show_plan(_words_of(notice)))
         self._go(Step.CHOOSE)
 
     @property
@@ -116,12 +134,18 @@ class NewRunWizard(QWidget):
         self._choose_step.kind_chosen.connect(self._choose)
         self._choose_step.example_chosen.connect(self._controller.open_example)
         self._settings = QStackedWidget()
+        self.where_step = WhereStep(self._fleet)
+        self.where_step.changed.connect(self._show_next)
+        self.where_step.hosts_wanted.connect(self._controller.open_hosts)
         self._review_step = ReviewStep()
+        self._review_step.check_wanted.connect(self._on_check_wanted)
         self._review_step.field_wanted.connect(self._on_field_wanted)
         self._review_step.export_wanted.connect(self._on_export_wanted)
-        for page in (self._choose_step, self._settings, self._review_step):
+        for page in (self._choose_step, self._settings, self.where_step, self._review_step):
             self._stack.addWidget(page)
         layout.addWidget(self._stack, 1)
+        self._panel = TaskPanel(has_log=False)
+        layout.addWidget(self._panel)
         layout.addWidget(self._build_foot())
 
     def _build_foot(self) -> QWidget:
@@ -186,23 +210,37 @@ class NewRunWizard(QWidget):
         self._stack.setCurrentIndex(step)
         self._bar.set_step(step)
         self._back.setEnabled(step > Step.CHOOSE)
-        self._advanced.setVisible(step is Step.SETTINGS)
+        self._advanced.setVisible(step in {Step.SETTINGS, Step.WHERE})
         self._next.setVisible(step is not Step.REVIEW)
-        self._next.setEnabled(self._kind is not None)
         self._launch.setVisible(step is Step.REVIEW)
         self._say("info", "")
+        if step is not Step.REVIEW:
+            self._check.cancel()
         if step is Step.REVIEW:
             self._ask_review()
+        elif step is Step.WHERE and self.state is not None:
+            self._fleet.hold(self)
+            self.where_step.show_form(self.state)
+            self.where_step.focus_first()
         elif step is Step.CHOOSE:
+            self._fleet.release(self)
             self._choose_step.focus_first()
+        self._show_next()
         self.step_changed.emit(step)
+
+    def _show_next(self) -> None:
+        problem = self.where_step.problem() if self.step is Step.WHERE else ""
+        self._next.setEnabled(self._kind is not None and not problem)
+        if self.step is Step.WHERE:
+            self._say("info", problem)
 
     def _ask_review(self) -> None:
         state = self.state
         if state is None:
             return
         self._is_ready = False
-        self._launch.setEnabled(False)
+        self._reports = ()
+        self._show_launch()
         self._review_step.show_waiting(state.info)
         self._controller.review(state.info.kind, state.values())
 
@@ -212,14 +250,48 @@ class NewRunWizard(QWidget):
             return
         state.take_review(answer.review)
         if answer.kind == self._kind and self.step is Step.REVIEW:
-            self._review_step.show_review(answer.review)
+            values = state.values()
+            command = launch_command(values, answer.review.command)
+            self._review_step.show_review(replace(answer.review, command=command))
             self._is_ready = not answer.review.problems
-            self._launch.setEnabled(self._is_ready)
-            if self._is_ready:
+            if self._is_ready and self._check.begin(values, answer.review.toml):
+                self._review_step.show_remote(place_text(values))
+            self._show_launch()
+            if self._launch.isEnabled():
                 self._launch.setFocus()
 
+    def _on_check_started(self, task: Task) -> None:
+        self._reports = None
+        self._review_step.show_checking(task)
+        self._show_launch()
+
+    def _on_checked(self, reports: tuple[CheckReport, ...]) -> None:
+        self._reports = reports
+        self._review_step.show_checks(reports)
+        self._show_launch()
+        if self._launch.isEnabled():
+            self._launch.setFocus()
+
+    def _on_check_failed(self, notice: Notice) -> None:
+        self._review_step.show_check_problem(notice)
+
+    def _on_check_wanted(self) -> None:
+        if self.state is not None:
+            self._check.again(self.state.values())
+
+    def _show_launch(self, *, is_busy: bool = False) -> None:
+        """Allow the launch once nothing stands against it; warnings are named on the button."""
+        reports = self._reports
+        has_errors = reports is None or any(not report.ok for report in reports)
+        self._launch.setEnabled(self._is_ready and not has_errors and not is_busy)
+        warned = any(finding.level is FindingLevel.WARNING for report in reports or () for finding in report.findings)
+        self._launch.setText("Launching…" if is_busy else ("Launch anyway" if warned and not has_errors else "Launch"))
+
+    def _on_launching(self, task: Task) -> None:
+        self._panel.follow(task)
+
     def _on_next(self) -> None:
-        if self._kind is not None:
+        if self._kind is not None and self._next.isEnabled():
             self._go(Step(self.step + 1))
 
     def _on_step_wanted(self, index: int) -> None:
@@ -228,11 +300,15 @@ class NewRunWizard(QWidget):
 
     def _on_launch(self) -> None:
         state = self.state
-        if state is not None and self._is_ready:
+        if state is not None and self._launch.isEnabled():
             self._controller.launch(state.info.kind, state.values())
 
     def _on_field_wanted(self, path: str) -> None:
         if self._kind is None:
+            return
+        if is_where_path(path):
+            self._go(Step.WHERE)
+            self.where_step.focus_field(path)
             return
         self._go(Step.SETTINGS)
         self._forms[self._kind].focus_field(path)
@@ -240,13 +316,13 @@ class NewRunWizard(QWidget):
     def _on_advanced_toggled(self, on: bool) -> None:
         for form in self._forms.values():
             form.set_advanced(advanced=on)
+        self.where_step.set_advanced(advanced=on)
 
     def _on_busy_changed(self, busy: bool) -> None:
-        self._launch.setEnabled(self._is_ready and not busy)
-        self._launch.setText("Launching…" if busy else "Launch")
+        self._show_launch(is_busy=busy)
 
     def _on_failed(self, notice: Notice) -> None:
-        self._say("error", f"{notice.message} {notice.hint}".strip())
+        self._say("error", _words_of(notice))
 
     def _on_export_wanted(self) -> None:
         chosen, _ = QFileDialog.getSaveFileName(self, "Save the spec", "spec.toml", "TOML (*.toml)")
@@ -256,3 +332,7 @@ class NewRunWizard(QWidget):
     def _say(self, weight: str, text: str) -> None:
         set_kind(self._note, "error" if weight == "error" else "caption")
         self._note.setText(text)
+
+
+def _words_of(notice: Notice) -> str:
+    return f"{notice.message} {notice.hint}".strip()

@@ -1,19 +1,37 @@
-"""Last step of the wizard: all problems at once, each leading to its field; the command and the spec that equal it."""
+"""Last step of the wizard: all problems at once, each leading to its field; the command and the spec that equal it.
+
+A run that goes elsewhere also shows what the check of its hosts found (``review_checks``, ``check_again``) and what the
+launch would do there (the tab Plan of ``review_tabs``).
+"""
 
 from __future__ import annotations
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QPlainTextEdit, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
+from app.controllers.tasks import Task
 from app.views.icons import icon, icon_pixmap
+from app.views.page import scroll_area
 from app.views.theme import SPACE, mono_font, set_kind, set_role
 from app.views.widgets.card import Card
+from app.views.widgets.finding_list import FindingList
+from app.views.widgets.task_panel import TaskPanel
 from app.views.widgets.toml_view import TomlView
 from core.contracts.errors import FieldProblem
 from core.contracts.forms import RunKindInfo, SpecReview
+from core.contracts.hosts import CheckReport
+from core.contracts.notices import Notice
 
 _MAX_PROBLEMS = 30
+
+
+def _with_gap(card: Card) -> QWidget:
+    holder = QWidget()
+    column = QVBoxLayout(holder)
+    column.setContentsMargins(0, SPACE.s, 0, 0)
+    column.addWidget(card)
+    return holder
 
 
 class ReviewStep(QWidget):
@@ -22,10 +40,12 @@ class ReviewStep(QWidget):
     Signals:
         field_wanted: Dotted path (str) of a field to go to.
         export_wanted: Save the spec as a file.
+        check_wanted: Look at the hosts again.
     """
 
     field_wanted = Signal(object)
     export_wanted = Signal()
+    check_wanted = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -36,16 +56,19 @@ class ReviewStep(QWidget):
         left = QVBoxLayout()
         left.setSpacing(SPACE.m)
         left.addWidget(self._build_verdict())
+        left.addWidget(self._build_checks())
         left.addWidget(self._build_command())
         left.addStretch(1)
-        columns.addLayout(left, 5)
-        columns.addWidget(self._build_spec(), 6)
+        columns.addWidget(scroll_area(left, SPACE.s), 5)
+        columns.addWidget(self._build_texts(), 6)
 
     def show_waiting(self, info: RunKindInfo) -> None:
         """Say that the check is under way."""
         self._info = info
         self._set_verdict("clock", "text_muted", "Checking…", "Looking at the settings and at the files they name.")
         self._set_problems((), ())
+        self._checks.hide()
+        self._tabs.setTabVisible(0, False)
 
     def show_review(self, review: SpecReview) -> None:
         """Show the verdict."""
@@ -60,6 +83,37 @@ class ReviewStep(QWidget):
         self._command_card.setVisible(bool(review.command))
         self._spec.set_text(review.toml)
         self._spec_card.setVisible(bool(review.toml))
+
+    def show_remote(self, where: str) -> None:
+        """Say that the run goes elsewhere: its plan is being made."""
+        self._sentence.setText(f"It goes to {where}.")
+        self._plan.setPlainText("Making the plan…")
+        self._tabs.setTabVisible(0, True)
+        self._tabs.setCurrentIndex(0)
+
+    def show_checking(self, task: Task) -> None:
+        """Say that the hosts are being looked at."""
+        self._checks.show()
+        self._findings.show_reports(())
+        self._again.setEnabled(False)
+        self._check_words.setText("")
+        self._check_words.hide()
+        self.panel.follow(task)
+
+    def show_checks(self, reports: tuple[CheckReport, ...]) -> None:
+        """Show what was found on the hosts."""
+        self._findings.show_reports(reports)
+        self._again.setEnabled(True)
+
+    def show_check_problem(self, notice: Notice) -> None:
+        """Say why the hosts could not be looked at."""
+        self._again.setEnabled(True)
+        self._check_words.setText(f"{notice.message} {notice.hint}".strip())
+        self._check_words.show()
+
+    def show_plan(self, text: str) -> None:
+        """Show what the launch would do."""
+        self._plan.setPlainText(text)
 
     def toml(self) -> str:
         """Return the spec shown."""
@@ -105,8 +159,44 @@ class ReviewStep(QWidget):
         self._command_card.body.addLayout(row)
         return self._command_card
 
+    def _build_checks(self) -> Card:
+        self._checks = Card("Check of the hosts")
+        self._checks.setObjectName("review_checks")
+        self._again = QPushButton("Check again")
+        self._again.setObjectName("check_again")
+        set_role(self._again, "ghost")
+        self._again.clicked.connect(self.check_wanted)
+        self._checks.title_row.addWidget(self._again)
+        self.panel = TaskPanel(has_log=False)
+        self._findings = FindingList()
+        self._check_words = QLabel()
+        self._check_words.setWordWrap(True)
+        self._check_words.setTextFormat(Qt.TextFormat.PlainText)
+        set_kind(self._check_words, "error")
+        for widget in (self.panel, self._check_words, self._findings):
+            self._checks.body.addWidget(widget)
+        self._checks.hide()
+        return self._checks
+
+    def _build_texts(self) -> QTabWidget:
+        self._tabs = QTabWidget()
+        self._tabs.setObjectName("review_tabs")
+        self._tabs.setDocumentMode(True)
+        self._plan = QPlainTextEdit()
+        self._plan.setObjectName("review_plan")
+        self._plan.setAccessibleName("What the launch would do")
+        self._plan.setReadOnly(True)
+        self._plan.setFont(mono_font(12))
+        self._plan.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
+        plan = Card()
+        plan.body.addWidget(self._plan, 1)
+        self._tabs.addTab(_with_gap(plan), "Plan")
+        self._tabs.addTab(_with_gap(self._build_spec()), "Spec")
+        self._tabs.setTabVisible(0, False)
+        return self._tabs
+
     def _build_spec(self) -> Card:
-        self._spec_card = Card("Spec")
+        self._spec_card = Card()
         self._spec = TomlView()
         export = QPushButton("Save as file…")
         export.setIcon(icon("export"))

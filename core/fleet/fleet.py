@@ -221,11 +221,24 @@ class Fleet:
 
         return check_hosts(self.pool, tuple(self.host(name) for name in names), spec, watcher)
 
-    def install(self, name: str, choice: RuntimeRecord, watcher: Watcher) -> HostRecord:
-        """Make, renew or take into use the Python environment of a host, and keep what is known of it then."""
+    def install(
+        self, name: str, choice: RuntimeRecord, watcher: Watcher, wheels_from_here: bool | None = None
+    ) -> HostRecord:
+        """Make, renew or take into use the Python environment of a host, and keep what is known of it then.
+
+        Packages are downloaded here and sent when ``wheels_from_here``; None: when the host reaches no package index.
+        """
         from core.fleet.runtimes import install
 
-        record = install(self.pool, self.host(name), choice, watcher)
+        record = install(self.pool, self.host(name), choice, watcher, wheels_from_here)
+        self.update(record)
+        return record
+
+    def repair_runtime(self, name: str, watcher: Watcher, wheels_from_here: bool | None = None) -> HostRecord:
+        """Try a host's environment out, and renew it where it does not work or is of another version."""
+        from core.fleet.runtimes import repair
+
+        record = repair(self.pool, self.host(name), watcher, wheels_from_here)
         self.update(record)
         return record
 

@@ -22,9 +22,9 @@ from core.contracts.states import RunState
 from core.fleet.kubernetes.echo import RunEcho
 from core.fleet.kubernetes.names import node_of
 from core.fleet.kubernetes.pod_run_dir import PodRun, prepare
-from core.jobs.starting import SUPERVISOR_MODULE
 from core.jobs.reconcile import examine
 from core.jobs.records import SupervisorRecord, read_record
+from core.jobs.starting import SUPERVISOR_MODULE
 from core.runlog.layout import MARK_VARIABLE, RunLayout
 
 SWEEP_S = 0.2

@@ -1,6 +1,7 @@
 """Runs on Kubernetes: manifests from specs, the user's own ``kubectl``, and the run directory from the pods' logs."""
 
 from core.fleet.kubernetes.cluster import ClusterEvent, ClusterState, KubernetesCluster
+from core.fleet.kubernetes.follower import KubernetesFollower
 from core.fleet.kubernetes.kubectl import contexts, current_context
 from core.fleet.kubernetes.manifests import KubernetesLaunch, manifest, prepare
 from core.fleet.kubernetes.problems import problems
@@ -9,6 +10,7 @@ __all__ = [
     "ClusterEvent",
     "ClusterState",
     "KubernetesCluster",
+    "KubernetesFollower",
     "KubernetesLaunch",
     "contexts",
     "current_context",

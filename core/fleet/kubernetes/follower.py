@@ -1,0 +1,241 @@
+"""Follows a run on Kubernetes: looks after its pods, reads their logs into the mirror, and tells how each node stands.
+
+One thread looks at the cluster every few seconds, and one thread for each pod reads its log (``pod_reader``). What is
+known of a node that its files do not say (waiting for a place, image missing, pod gone, cluster unreachable) stands in
+``link.<node>.json``. A cluster that does not answer makes nothing fail: it is asked again, ever more rarely.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from core.contracts.errors import EnvironmentProblem, UserError
+from core.contracts.placement import Placement
+from core.contracts.states import RunState
+from core.fleet.kubernetes.cluster import ClusterState, KubernetesCluster
+from core.fleet.kubernetes.node_links import NodeLink, write_link
+from core.fleet.kubernetes.node_mirror import NodeMirror
+from core.fleet.kubernetes.pod_reader import PodReader
+from core.fleet.kubernetes.pod_states import PodStatus, latest_by_node
+from core.plugins.decode import read_spec
+from core.runlog.layout import RunLayout
+
+LOOK_PERIOD_S = 3.0
+_LONGEST_PERIOD_S = 30.0
+_TICK_S = 0.2
+_SETTLE_LOOKS = 2
+"""So often must a run be absent from the cluster before it counts as gone: it may be there only in a moment."""
+
+OnChange = Callable[[str], None]
+
+
+class KubernetesFollower:
+    """Brings one run's files here until it is over. Thread-safe; ``start`` and ``close`` from any thread."""
+
+    def __init__(self, cluster: KubernetesCluster, run_dir: Path, on_change: OnChange = lambda run_id: None) -> None:
+        """Prepare; nothing is asked yet.
+
+        Args:
+            cluster: Where the run is.
+            run_dir: The mirror: the run directory here, with ``spec.toml`` and ``placement.json``.
+            on_change: Called with the run's id, on a background thread, when something new is here; a few times a
+                second at most.
+
+        Raises:
+            UserError: The folder has no placement, or one that is not of Kubernetes.
+        """
+        self.run_id = run_dir.name
+        self._cluster = cluster
+        self._run_dir = run_dir
+        self._on_change = on_change
+        self._placement = _placement(run_dir)
+        may_restart = read_spec(RunLayout(run_dir).spec).launch.kubernetes.retries > 0
+        self._mirrors = {
+            one.node: NodeMirror(run_dir, one.node, holds_exit=may_restart) for one in self._placement.nodes
+        }
+        self._links = {node: NodeLink(node=node) for node in self._mirrors}
+        self._readers: dict[str, PodReader] = {}
+        self._read: set[str] = set()
+        self._state: ClusterState | None = None
+        self._absent = 0
+        self._changed = threading.Event()
+        self._closing = threading.Event()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"follow {self.run_id}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow; does nothing when it already does."""
+        if not self._thread.is_alive() and not self._over.is_set():
+            self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        """True once the run has ended and everything of it that can be had is here."""
+        return self._over.is_set()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the run is over and all is here; return whether it is."""
+        return self._over.wait(timeout_s)
+
+    def catch_up(self, timeout_s: float) -> bool:
+        """Wait until what the pods had printed at the time of this call is here; return whether it is."""
+        deadline = time.monotonic() + timeout_s
+        # The first sign of life may have been on its way already.
+        wanted = {node: mirror.beats + 2 for node, mirror in self._mirrors.items()}
+        while not self._over.is_set():
+            if all(self._mirrors[node].ended or self._mirrors[node].beats >= beats for node, beats in wanted.items()):
+                return True
+            if time.monotonic() > deadline or self._closing.is_set():
+                return False
+            self._over.wait(_TICK_S)
+        return True
+
+    def close(self) -> None:
+        """Stop following; the run goes on. Returns once all threads have ended."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        next_look, period_s = 0.0, LOOK_PERIOD_S
+        try:
+            while not self._closing.is_set() and not self._over.is_set():
+                if time.monotonic() >= next_look:
+                    period_s = LOOK_PERIOD_S if self._look() else min(period_s * 1.5, _LONGEST_PERIOD_S)
+                    next_look = time.monotonic() + period_s
+                if self._changed.is_set():
+                    self._changed.clear()
+                    self._tell()
+                self._closing.wait(_TICK_S)
+        finally:
+            for reader in self._readers.values():
+                reader.close()
+            self._tell()
+
+    def _look(self) -> bool:
+        """Ask the cluster once and act on it; return whether it answered."""
+        try:
+            state = self._cluster.state(self.run_id)
+        except EnvironmentProblem as problem:
+            for node in self._links:
+                self._link(node, is_reachable=False, message=problem.message, hint=problem.hint)
+            return False
+        self._state = state
+        self._absent = 0 if state.exists else self._absent + 1
+        for pod in sorted(state.pods, key=lambda one: one.created):
+            self._attend(pod)
+        for node, reader in self._readers.items():
+            if reader.pod.uid not in {pod.uid for pod in state.pods}:
+                reader.pod_has_ended()
+            reader.tick()
+            self._note_reader(node, reader)
+        self._note_nodes(state)
+        if self._all_is_here(state):
+            for mirror in self._mirrors.values():
+                mirror.release()
+            self._note_ends(state)
+            self._over.set()
+        return True
+
+    def _attend(self, pod: PodStatus) -> None:
+        """Read a pod's log unless that is being done, was done, or an earlier pod of the node comes first."""
+        if pod.node not in self._mirrors or pod.uid in self._read or not pod.has_started:
+            return
+        reader = self._readers.get(pod.node)
+        if reader is not None and reader.pod.uid != pod.uid:
+            if not reader.is_done:
+                return
+            self._read.add(reader.pod.uid)
+            reader = None
+        if reader is None:
+            reader = PodReader(self._cluster.kubectl, pod, self._mirrors[pod.node], self._changed.set)
+            self._readers[pod.node] = reader
+        if pod.exit_code is not None:
+            reader.pod_has_ended()
+
+    def _all_is_here(self, state: ClusterState) -> bool:
+        if not state.is_over or (not state.exists and self._absent < _SETTLE_LOOKS):
+            return False
+        waiting = {pod.uid for pod in state.pods if pod.has_started and pod.node in self._mirrors} - self._read
+        current = {reader.pod.uid for reader in self._readers.values() if reader.is_done}
+        return waiting <= current and all(reader.is_done for reader in self._readers.values())
+
+    # -- what is known of each node ----------------------------------------------------------------------------------
+
+    def _link(self, node: str, **changes: object) -> None:
+        link = msgspec.structs.replace(self._links[node], stdout_bytes=self._mirrors[node].stdout_bytes(), **changes)
+        if link != self._links[node]:
+            self._links[node] = link
+            write_link(self._run_dir, link)
+            self._changed.set()
+
+    def _note_reader(self, node: str, reader: PodReader) -> None:
+        if reader.last_line is not None:
+            self._link(node, last_contact=reader.last_line)
+
+    def _note_nodes(self, state: ClusterState) -> None:
+        newest = latest_by_node(state.pods)
+        for node, mirror in self._mirrors.items():
+            pod = newest.get(node)
+            reader = self._readers.get(node)
+            told = reader.refusal or reader.problem if reader is not None else None
+            message, hint = (told.message, told.hint) if told is not None else ("", "")
+            if not message and mirror.lost_bytes:
+                message = f"The cluster threw away {mirror.lost_bytes} bytes of the node's log before they were read."
+            if not message:
+                message, hint = (pod.message, pod.hint) if pod is not None else (state.message, state.hint)
+            stands = pod.state if pod is not None else state.state
+            if mirror.has_exit or (stands is RunState.RUNNING and mirror.ended):
+                stands = None  # the files say it
+            self._link(
+                node,
+                is_reachable=told is None or reader is None or reader.refusal is not None,
+                last_contact=time.time(),
+                state=stands,
+                message="" if mirror.has_exit else message,
+                hint="" if mirror.has_exit else hint,
+            )
+
+    def _note_ends(self, state: ClusterState) -> None:
+        """Say of each node whose files do not tell how it ended what the cluster tells, or that it is lost."""
+        newest = latest_by_node(state.pods)
+        for node, mirror in self._mirrors.items():
+            if mirror.has_exit:
+                self._link(node, state=None, message="", hint="", alive_pids=())
+                continue
+            pod = newest.get(node)
+            message = (pod.message if pod is not None else "") or state.message
+            hint = (pod.hint if pod is not None else "") or state.hint
+            if "No module named 'core" in mirror.last_other or 'No module named "core' in mirror.last_other:
+                message = "The image does not have Pilothouse's worker package."
+                hint = "Install the wheel pilothouse_worker in the image."
+            elif mirror.last_other:
+                message = f"{message} It printed last: {mirror.last_other}".strip()
+            self._link(
+                node,
+                state=RunState.FAILED if pod is not None and pod.state is RunState.FAILED else RunState.LOST,
+                message=message or "The pod was deleted or lost before it told how the run ended.",
+                hint=hint or "Launch the run again.",
+                alive_pids=(),
+            )
+
+    def _tell(self) -> None:
+        self._on_change(self.run_id)
+
+
+def _placement(run_dir: Path) -> Placement:
+    path = RunLayout(run_dir).placement
+    try:
+        placement = msgspec.json.decode(path.read_bytes(), type=Placement)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UserError(f"The run {run_dir.name} has no usable {path.name}.", "Launch it again.") from error
+    if placement.engine != "kubernetes":
+        raise UserError(f"The run {run_dir.name} is not on Kubernetes.")
+    return placement

@@ -1,0 +1,126 @@
+"""Makes the run directory inside a pod from what is mounted there: spec, placement and code.
+
+On a volume that the pods share, or that outlives them, what is there already is gone on with: the run's files, its
+checkpoints, and the code it began with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from core.contracts.errors import EnvironmentProblem
+from core.contracts.ids import RunId
+from core.contracts.placement import Placement
+from core.fleet.kubernetes import code_archive
+from core.fleet.kubernetes.manifests import CODE_FILE
+from core.jobs.records import ExitRecord, SupervisorRecord, read_record, write_record
+from core.runlog.layout import PLACEMENT, SPEC, RunLayout
+from core.settings.home import Home
+
+_CODE = "code"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodRun:
+    """A node's part of a run, ready to be started.
+
+    Attributes:
+        attempt: 1 on the first start; one more each time a pod goes on with the same files.
+        token: Tells this run directory from another one of the same run.
+    """
+
+    run_dir: Path
+    node: str
+    attempt: int
+    token: str
+
+
+def prepare(files: Path, home_path: Path, run_id: str, node: str) -> PodRun:
+    """Make the run directory, or go on with the one that is there.
+
+    Args:
+        files: Folder with the mounted spec, placement and code.
+        home_path: The home folder in the pod.
+        run_id: The run.
+        node: Name of this pod's node.
+
+    Raises:
+        EnvironmentProblem: Something is missing or cannot be written.
+    """
+    home = Home(home_path)
+    home.prepare()
+    run_dir = home.run_dir(RunId(run_id))
+    layout = RunLayout(run_dir)
+    try:
+        layout.control.mkdir(parents=True, exist_ok=True)
+        placement = msgspec.json.decode((files / PLACEMENT).read_bytes(), type=Placement)
+        attempt = max(placement.attempt, _last_attempt(layout, node) + 1)
+        _make_way(layout, node, attempt)
+        _replace(layout.spec, (files / SPEC).read_bytes(), node)
+        here = tuple(msgspec.structs.replace(one, python=sys.executable) for one in placement.nodes)
+        write_record(layout.placement, msgspec.structs.replace(placement, nodes=here, attempt=attempt))
+        if (files / CODE_FILE).exists():
+            _put_code(files / CODE_FILE, run_dir, node)
+        return PodRun(run_dir=run_dir, node=node, attempt=attempt, token=_token(run_dir, node))
+    except (OSError, msgspec.MsgspecError, tarfile.TarError) as error:
+        raise EnvironmentProblem(
+            f"The run directory cannot be made in the pod: {error}.",
+            "Check that the volume claim can be written to by the image's user, and has space.",
+        ) from error
+
+
+def _last_attempt(layout: RunLayout, node: str) -> int:
+    known = [
+        record.attempt
+        for record in (
+            read_record(layout.exit_record(node), ExitRecord),
+            read_record(layout.supervisor(node), SupervisorRecord),
+        )
+        if record is not None
+    ]
+    return max([*known, len(list(layout.run_dir.glob(f"exit.{node}.attempt*.json"))), 0])
+
+
+def _make_way(layout: RunLayout, node: str, attempt: int) -> None:
+    """Put aside what an earlier attempt left: its end, its supervisor, and the request that stopped it."""
+    layout.stop_request.unlink(missing_ok=True)
+    layout.supervisor(node).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        layout.exit_record(node).rename(layout.run_dir / f"exit.{node}.attempt{attempt - 1}.json")
+
+
+def _replace(path: Path, data: bytes, node: str) -> None:
+    """Write a file that the pods of a shared volume may all write at once."""
+    partial = path.with_name(f".{path.name}.{node}.tmp")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def _put_code(packed: Path, run_dir: Path, node: str) -> None:
+    target = run_dir / _CODE
+    if target.is_dir():
+        return
+    partial = run_dir / f".{_CODE}.{node}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    code_archive.unpack(packed.read_bytes(), partial)
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        shutil.rmtree(partial, ignore_errors=True)  # another pod was first
+
+
+def _token(run_dir: Path, node: str) -> str:
+    path = run_dir / f"token.{node}"
+    if not path.exists():
+        _replace(path, secrets.token_hex(8).encode(), node)
+    return path.read_text(encoding="ascii")

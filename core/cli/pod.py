@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,12 +23,11 @@ from core.fleet.kubernetes.names import node_of
 from core.fleet.kubernetes.pod_run_dir import PodRun, prepare
 from core.jobs.reconcile import examine
 from core.jobs.records import SupervisorRecord, read_record
-from core.jobs.starting import SUPERVISOR_MODULE
-from core.runlog.layout import MARK_VARIABLE, RunLayout
+from core.jobs.starting import start_supervisor
+from core.runlog.layout import RunLayout
 
 SWEEP_S = 0.2
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
-_START_LIMIT_S = 120.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -50,13 +48,14 @@ def _secrets(folder: Path | None) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8", errors="surrogateescape") for path in files}
 
 
-def _environment(run: PodRun, secrets: dict[str, str]) -> dict[str, str]:
-    """Return the environment for the supervisor.
+def _set_environment(secrets: dict[str, str]) -> None:
+    """Set what the supervisor and the workers inherit.
 
     Kubeflow's torch runtime sets torchrun's defaults (``PET_...``) for a torchrun of its own; ours is told everything.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
-    return {**kept, **secrets, MARK_VARIABLE: run.run_dir.name}
+    for name in [name for name in os.environ if name.startswith("PET_")]:
+        del os.environ[name]
+    os.environ.update(secrets)
 
 
 class NodePart:
@@ -72,29 +71,13 @@ class NodePart:
         """Have the run save and end; called by the signal."""
         self._is_asked_to_end = True
 
-    def start(self, environment: dict[str, str]) -> None:
-        """Start the supervisor, which detaches itself; EnvironmentProblem when it cannot be started."""
-        run = self._run
-        command = [sys.executable, "-P", "-m", SUPERVISOR_MODULE, str(run.run_dir), str(run.attempt)]
-        with (run.run_dir / f"supervisor.{run.node}.log").open("ab") as log:
-            try:
-                done = subprocess.run(
-                    [*command, "--node", run.node],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=run.run_dir,
-                    env=environment,
-                    timeout=_START_LIMIT_S,
-                    check=False,
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise EnvironmentProblem(f"The supervisor could not be started: {error}.") from error
-        if done.returncode != 0:
-            raise EnvironmentProblem(f"The supervisor could not be started (exit status {done.returncode}).")
-
-    def follow(self) -> RunState:
-        """Print the run's files until its part here has ended; return how."""
+    def carry_out(self) -> RunState:
+        """Start the supervisor and print the run's files until its part here has ended; return how."""
+        try:
+            start_supervisor(self._run.run_dir, self._run.attempt, node=self._run.node)
+        except EnvironmentProblem as problem:
+            # Its exit record says so, and is printed; this line is for whoever reads the pod's log.
+            sys.stderr.write(f"{problem}\n")
         while True:
             self._pass_on_the_end()
             self._reap()
@@ -140,8 +123,8 @@ def main(words: list[str]) -> int:
         echo.begin(run.token, run.attempt)
         part = NodePart(run, echo)
         signal.signal(signal.SIGTERM, part.ask_to_end)
-        part.start(_environment(run, _secrets(given.secrets)))
-        state = part.follow()
+        _set_environment(_secrets(given.secrets))
+        state = part.carry_out()
     except (PilothouseError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -6,7 +6,6 @@ checkpoints, and the code it began with.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import shutil
 import sys
@@ -21,7 +20,8 @@ from core.contracts.ids import RunId
 from core.contracts.placement import Placement
 from core.fleet.kubernetes import code_archive
 from core.fleet.kubernetes.manifests import CODE_FILE
-from core.jobs.records import ExitRecord, SupervisorRecord, read_record, write_record
+from core.jobs.records import write_record
+from core.jobs.starting import last_attempt, prepare_attempt
 from core.runlog.layout import PLACEMENT, SPEC, RunLayout
 from core.settings.home import Home
 
@@ -62,10 +62,11 @@ def prepare(files: Path, home_path: Path, run_id: str, node: str) -> PodRun:
     try:
         layout.control.mkdir(parents=True, exist_ok=True)
         placement = msgspec.json.decode((files / PLACEMENT).read_bytes(), type=Placement)
-        attempt = max(placement.attempt, _last_attempt(layout, node) + 1)
-        _make_way(layout, node, attempt)
+        attempt = max(placement.attempt, last_attempt(run_dir, node) + 1)
         _replace(layout.spec, (files / SPEC).read_bytes(), node)
-        here = tuple(msgspec.structs.replace(one, python=sys.executable) for one in placement.nodes)
+        prepare_attempt(run_dir, node)
+        place = {"work_dir": str(home.path), "run_dir": str(run_dir), "python": sys.executable}
+        here = tuple(msgspec.structs.replace(one, **place) for one in placement.nodes)
         write_record(layout.placement, msgspec.structs.replace(placement, nodes=here, attempt=attempt))
         if (files / CODE_FILE).exists():
             _put_code(files / CODE_FILE, run_dir, node)
@@ -75,26 +76,6 @@ def prepare(files: Path, home_path: Path, run_id: str, node: str) -> PodRun:
             f"The run directory cannot be made in the pod: {error}.",
             "Check that the volume claim can be written to by the image's user, and has space.",
         ) from error
-
-
-def _last_attempt(layout: RunLayout, node: str) -> int:
-    known = [
-        record.attempt
-        for record in (
-            read_record(layout.exit_record(node), ExitRecord),
-            read_record(layout.supervisor(node), SupervisorRecord),
-        )
-        if record is not None
-    ]
-    return max([*known, len(list(layout.run_dir.glob(f"exit.{node}.attempt*.json"))), 0])
-
-
-def _make_way(layout: RunLayout, node: str, attempt: int) -> None:
-    """Put aside what an earlier attempt left: its end, its supervisor, and the request that stopped it."""
-    layout.stop_request.unlink(missing_ok=True)
-    layout.supervisor(node).unlink(missing_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        layout.exit_record(node).rename(layout.run_dir / f"exit.{node}.attempt{attempt - 1}.json")
 
 
 def _replace(path: Path, data: bytes, node: str) -> None:

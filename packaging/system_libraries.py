@@ -11,7 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 # What a start of the window loads: the binding's modules and the two platform plugins (with and without a display).
@@ -63,8 +64,14 @@ PACKAGE_OF = {
     "libz.so.1": "zlib1g",
 }
 
-# Programs that some tests need: a C compiler for the stand-in GPU driver library, a virtual display.
-TEST_PROGRAMS = {"gcc": "gcc libc6-dev", "Xvfb": "xvfb"}
+# Programs that some tests need: a C compiler for the stand-in GPU driver library, a virtual display, ssh-keygen and the
+# client's configuration, and network namespaces.
+TEST_PROGRAMS = {"gcc": "gcc libc6-dev", "Xvfb": "xvfb", "ssh": "openssh-client", "ip": "iproute2"}
+# Services that tests start instances of their own of. The packages would start and enable theirs, so they are
+# installed for root only (who most likely is in a container, and whom the tests need for namespaces), and kept stopped.
+TEST_SERVICES = {"sshd": "openssh-server", "munged": "munge", "slurmctld": "slurm-wlm", "slurmd": "slurm-wlm"}
+_POLICY = Path("/usr/sbin/policy-rc.d")
+_SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
 _MISSING = re.compile(r"^\s*(\S+) => not found", re.MULTILINE)
 
@@ -152,9 +159,39 @@ def ensure_qt_libraries(site_packages: Path) -> None:
     )
 
 
+def missing_packages(programs: Mapping[str, str]) -> list[str]:
+    """Return the packages of those programs that are not there, each once."""
+    path = f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PATH}"
+    missing = [packages for program, packages in programs.items() if shutil.which(program, path=path) is None]
+    return list(dict.fromkeys(" ".join(missing).split()))
+
+
+@contextmanager
+def services_kept_stopped(policy: Path = _POLICY) -> Iterator[None]:
+    """Let Debian's packages start no service while they are installed; a policy that is there already stays."""
+    if policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink(missing_ok=True)
+
+
 def ensure_test_programs() -> None:
     """Install the programs that some tests need, or say which tests will be skipped and how to have them."""
-    wanted = " ".join(package for program, package in TEST_PROGRAMS.items() if shutil.which(program) is None).split()
-    if not wanted or sys.platform != "linux" or install(wanted):
+    if sys.platform != "linux":
         return
-    print(f"Some tests will be skipped with a reason. To have them all: {_command_for(wanted)}", flush=True)
+    programs, services = missing_packages(TEST_PROGRAMS), missing_packages(TEST_SERVICES)
+    if services and os.geteuid() == 0 and apt_command() is not None:
+        with services_kept_stopped():
+            if install([*programs, *services]):
+                print("The services among them were not started; the tests start their own.", flush=True)
+                return
+    elif programs and install(programs):
+        programs = []
+    wanted = [*programs, *services]
+    if wanted:
+        print(f"Some tests will be skipped with a reason. To have them all: {_command_for(wanted)}", flush=True)

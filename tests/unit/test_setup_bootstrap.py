@@ -156,3 +156,46 @@ def test_all_of_qt_that_a_start_loads_can_be_loaded_here() -> None:
     files = libraries.qt_files(installed)
     assert {file.name for file in files} >= {"libqxcb.so", "libqoffscreen.so", "QtWidgets.abi3.so"}
     assert libraries.missing_sonames(files) == []
+
+
+def test_a_program_outside_of_path_but_where_systems_keep_servers_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "sbin" / "serverd"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(libraries, "_SYSTEM_PATH", str(program.parent))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert libraries.missing_packages({"serverd": "server", "one": "pair both", "two": "pair"}) == ["pair", "both"]
+
+
+def test_services_stay_stopped_while_their_packages_are_installed_and_a_policy_of_the_system_is_kept(
+    tmp_path: Path,
+) -> None:
+    policy = tmp_path / "policy-rc.d"
+    with libraries.services_kept_stopped(policy):
+        assert subprocess.run([policy], check=False).returncode == 101
+    assert not policy.exists()
+    policy.write_text("#!/bin/sh\nexit 0\n")
+    with libraries.services_kept_stopped(policy):
+        assert policy.read_text().endswith("exit 0\n")
+    assert policy.exists()
+
+
+@pytest.mark.parametrize(("user", "installed"), [(0, ["tool", "server"]), (1000, ["tool"])])
+def test_only_root_is_given_packages_with_services(
+    user: int, installed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(libraries, "TEST_PROGRAMS", {"tool-not-there": "tool"})
+    monkeypatch.setattr(libraries, "TEST_SERVICES", {"server-not-there": "server"})
+    monkeypatch.setattr(libraries.os, "geteuid", lambda: user)
+    monkeypatch.setattr(libraries, "apt_command", lambda: ["apt-get"])
+    monkeypatch.setattr(libraries, "install", lambda packages: bool(asked.append(list(packages)) or True))
+    policy = tmp_path / "policy-rc.d"
+    keep_stopped = libraries.services_kept_stopped
+    monkeypatch.setattr(libraries, "services_kept_stopped", lambda: keep_stopped(policy))
+    libraries.ensure_test_programs()
+    assert asked == [installed]
+    assert ("apt-get install -y --no-install-recommends server" in capsys.readouterr().out) == (user != 0)

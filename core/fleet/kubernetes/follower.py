@@ -7,6 +7,7 @@ known of a node that its files do not say (waiting for a place, image missing, p
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -14,14 +15,15 @@ from pathlib import Path
 
 import msgspec
 
+from core.contracts.agent import LinkRecord, NodeStanding
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.placement import Placement
 from core.contracts.states import RunState
 from core.fleet.kubernetes.cluster import ClusterState, KubernetesCluster
-from core.fleet.kubernetes.node_links import NodeLink, write_link
 from core.fleet.kubernetes.node_mirror import NodeMirror
 from core.fleet.kubernetes.pod_reader import PodReader
 from core.fleet.kubernetes.pod_states import PodStatus, latest_by_node
+from core.jobs.records import ExitRecord, read_record, write_record
 from core.plugins.decode import read_spec
 from core.runlog.layout import RunLayout
 
@@ -58,7 +60,7 @@ class KubernetesFollower:
         self._mirrors = {
             one.node: NodeMirror(run_dir, one.node, holds_exit=may_restart) for one in self._placement.nodes
         }
-        self._links = {node: NodeLink(node=node) for node in self._mirrors}
+        self._links = {node: self._last_link(node) for node in self._mirrors}
         self._readers: dict[str, PodReader] = {}
         self._read: set[str] = set()
         self._state: ClusterState | None = None
@@ -101,6 +103,10 @@ class KubernetesFollower:
         if self._thread.is_alive():
             self._thread.join()
 
+    def _last_link(self, node: str) -> LinkRecord:
+        """Return what was known of a node when it was last followed."""
+        return read_record(RunLayout(self._run_dir).link(node), LinkRecord) or LinkRecord()
+
     # -- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -125,18 +131,17 @@ class KubernetesFollower:
             state = self._cluster.state(self.run_id)
         except EnvironmentProblem as problem:
             for node in self._links:
-                self._link(node, is_reachable=False, message=problem.message, hint=problem.hint)
+                self._link(node, is_reachable=False, message=str(problem))
             return False
         self._state = state
         self._absent = 0 if state.exists else self._absent + 1
         for pod in sorted(state.pods, key=lambda one: one.created):
             self._attend(pod)
-        for node, reader in self._readers.items():
+        for reader in self._readers.values():
             if reader.pod.uid not in {pod.uid for pod in state.pods}:
                 reader.pod_has_ended()
             reader.tick()
-            self._note_reader(node, reader)
-        self._note_nodes(state)
+        self._note(state)
         if self._all_is_here(state):
             for mirror in self._mirrors.values():
                 mirror.release()
@@ -170,61 +175,61 @@ class KubernetesFollower:
     # -- what is known of each node ----------------------------------------------------------------------------------
 
     def _link(self, node: str, **changes: object) -> None:
-        link = msgspec.structs.replace(self._links[node], stdout_bytes=self._mirrors[node].stdout_bytes(), **changes)
+        size = self._mirrors[node].stdout_bytes()
+        link = msgspec.structs.replace(self._links[node], stdout_bytes=size, **changes)
         if link != self._links[node]:
             self._links[node] = link
-            write_link(self._run_dir, link)
+            write_record(RunLayout(self._run_dir).link(node), link)
             self._changed.set()
 
-    def _note_reader(self, node: str, reader: PodReader) -> None:
-        if reader.last_line is not None:
-            self._link(node, last_contact=reader.last_line)
-
-    def _note_nodes(self, state: ClusterState) -> None:
+    def _note(self, state: ClusterState) -> None:
+        """Write down of each node what its reader and its pod say."""
         newest = latest_by_node(state.pods)
         for node, mirror in self._mirrors.items():
-            pod = newest.get(node)
             reader = self._readers.get(node)
-            told = reader.refusal or reader.problem if reader is not None else None
-            message, hint = (told.message, told.hint) if told is not None else ("", "")
-            if not message and mirror.lost_bytes:
-                message = f"The cluster threw away {mirror.lost_bytes} bytes of the node's log before they were read."
-            if not message:
-                message, hint = (pod.message, pod.hint) if pod is not None else (state.message, state.hint)
-            stands = pod.state if pod is not None else state.state
-            if mirror.has_exit or (stands is RunState.RUNNING and mirror.ended):
-                stands = None  # the files say it
+            problem = reader.problem if reader is not None else None
+            contact = reader.last_line if reader is not None and problem is not None else time.time()
             self._link(
                 node,
-                is_reachable=told is None or reader is None or reader.refusal is not None,
-                last_contact=time.time(),
-                state=stands,
-                message="" if mirror.has_exit else message,
-                hint="" if mirror.has_exit else hint,
+                is_reachable=problem is None,
+                message="" if problem is None else str(problem),
+                last_contact=contact or self._links[node].last_contact,
+                standing=self._standing(node, mirror, newest.get(node), state),
             )
+
+    def _standing(self, node: str, mirror: NodeMirror, pod: PodStatus | None, state: ClusterState) -> NodeStanding:
+        ended = read_record(RunLayout(self._run_dir).exit_record(node), ExitRecord)
+        if ended is not None:
+            return NodeStanding(
+                node=node,
+                state=ended.state,
+                message=ended.message,
+                hint=ended.hint,
+                started=ended.started,
+                ended=ended.ended,
+                attempt=ended.attempt,
+                pids=(),
+            )
+        reader = self._readers.get(node)
+        if reader is not None and reader.refusal is not None:
+            refusal = reader.refusal
+            return NodeStanding(node=node, state=RunState.LOST, message=refusal.message, hint=refusal.hint)
+        seen = pod or state
+        stands, message, hint = seen.state, seen.message, seen.hint
+        if not message and mirror.lost_bytes:
+            message = f"The cluster threw away {mirror.lost_bytes} bytes of the node's log before they were read."
+        # While it runs its files say more; an end counts only once all is here.
+        open_state = stands if stands in {RunState.QUEUED, RunState.PREPARING} else None
+        return NodeStanding(node=node, is_there=pod is not None, state=open_state, message=message, hint=hint)
 
     def _note_ends(self, state: ClusterState) -> None:
         """Say of each node whose files do not tell how it ended what the cluster tells, or that it is lost."""
         newest = latest_by_node(state.pods)
         for node, mirror in self._mirrors.items():
-            if mirror.has_exit:
-                self._link(node, state=None, message="", hint="", alive_pids=())
-                continue
-            pod = newest.get(node)
-            message = (pod.message if pod is not None else "") or state.message
-            hint = (pod.hint if pod is not None else "") or state.hint
-            if "No module named 'core" in mirror.last_other or 'No module named "core' in mirror.last_other:
-                message = "The image does not have Pilothouse's worker package."
-                hint = "Install the wheel pilothouse_worker in the image."
-            elif mirror.last_other:
-                message = f"{message} It printed last: {mirror.last_other}".strip()
-            self._link(
-                node,
-                state=RunState.FAILED if pod is not None and pod.state is RunState.FAILED else RunState.LOST,
-                message=message or "The pod was deleted or lost before it told how the run ended.",
-                hint=hint or "Launch the run again.",
-                alive_pids=(),
-            )
+            standing = self._standing(node, mirror, newest.get(node), state)
+            if standing.state is None or not standing.state.is_terminal:
+                standing = _end_without_record(node, mirror, newest.get(node), state)
+            self._link(node, is_complete=True, last_contact=time.time(), standing=standing)
 
     def _tell(self) -> None:
         self._on_change(self.run_id)
@@ -239,3 +244,23 @@ def _placement(run_dir: Path) -> Placement:
     if placement.engine != "kubernetes":
         raise UserError(f"The run {run_dir.name} is not on Kubernetes.")
     return placement
+
+
+def _end_without_record(node: str, mirror: NodeMirror, pod: PodStatus | None, state: ClusterState) -> NodeStanding:
+    """Conclude how a node ended whose supervisor could not say it, from its pod and from what it printed."""
+    seen = pod if pod is not None and pod.message else state
+    message, hint = seen.message, seen.hint
+    if re.search(r"No module named '?core\b", mirror.last_other):
+        message = "The image does not have Pilothouse's worker package."
+        hint = "Install the wheel pilothouse_worker in the image."
+    elif mirror.last_other:
+        message = f"{message} It printed last: {mirror.last_other}".strip()
+    return NodeStanding(
+        node=node,
+        is_there=pod is not None,
+        state=RunState.FAILED if pod is not None and pod.state is RunState.FAILED else RunState.LOST,
+        message=message or "The pod was deleted or lost before it told how the run ended.",
+        hint=hint or "Launch the run again.",
+        ended=time.time(),
+        pids=(),
+    )

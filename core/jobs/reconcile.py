@@ -16,6 +16,7 @@ from core.jobs.identity import boot_id, is_alive
 from core.jobs.processes import marked_processes
 from core.jobs.records import ExitRecord, SupervisorRecord, read_record
 from core.runlog.layout import RunLayout
+from core.runlog.placements import read_placement
 
 SILENT_AFTER_S = 15.0
 START_LIMIT_S = 60.0
@@ -50,12 +51,29 @@ def examine(run_dir: Path, node: str = "local", now: float | None = None) -> Sta
     supervisor = read_record(layout.supervisor(node), SupervisorRecord)
     if (ended := _from_exit_record(layout, node)) is not None:
         return ended
+    if is_cluster_job(run_dir):
+        return _by_heartbeat(layout, node, supervisor, moment)
     if supervisor is None:
         return _never_started(layout, moment)
     if is_alive(supervisor.identity):
-        beat = _modified(layout.supervisor(node), supervisor.started)
-        return Standing(silent_since=beat if moment - beat > SILENT_AFTER_S else None)
+        return _by_heartbeat(layout, node, supervisor, moment)
     return _from_exit_record(layout, node) or _lost(run_dir, supervisor, node, moment)
+
+
+def is_cluster_job(run_dir: Path) -> bool:
+    """Tell whether a run is a cluster's job on a shared file system.
+
+    Its processes are on other machines, so that none can be looked for here, and that it has not begun means nothing.
+    """
+    placement = read_placement(run_dir)
+    return placement is not None and placement.engine == "slurm"
+
+
+def _by_heartbeat(layout: RunLayout, node: str, supervisor: SupervisorRecord | None, now: float) -> Standing:
+    if supervisor is None:
+        return Standing()
+    beat = _modified(layout.supervisor(node), supervisor.started)
+    return Standing(silent_since=beat if now - beat > SILENT_AFTER_S else None)
 
 
 def _from_exit_record(layout: RunLayout, node: str) -> Standing | None:

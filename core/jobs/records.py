@@ -96,3 +96,12 @@ def read_record(path: Path, record_type: type[Record]) -> Record | None:
         return msgspec.json.decode(path.read_bytes(), type=record_type)
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def requested_reason(stop_request: Path) -> str:
+    """Return why a stop was asked for, which is the request's second line; empty when it does not say."""
+    try:
+        lines = stop_request.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return lines[1].strip() if len(lines) > 1 else ""

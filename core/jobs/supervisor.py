@@ -40,7 +40,7 @@ from core.jobs.peers import peers_of
 from core.jobs.placed import local_placement
 from core.jobs.processes import end_processes, processes_of_run, send
 from core.jobs.queue import Lease, waiting_sentence
-from core.jobs.records import Attempt, ExitRecord, SupervisorRecord, read_record, write_record
+from core.jobs.records import Attempt, ExitRecord, SupervisorRecord, read_record, requested_reason, write_record
 from core.jobs.telemetry import TelemetryLog
 from core.jobs.worker_start import prctl, start_worker, worker_environment
 from core.runlog.emit import EventWriter
@@ -338,7 +338,7 @@ class Supervisor:
             self._next_beat = now + BEAT_S
             self._beat()
         if not self._stop_reason and self._layout.stop_request.exists():
-            self._stop_reason = "Stopped on request."
+            self._stop_reason = requested_reason(self._layout.stop_request) or "Stopped on request."
         self._peers.tick(now)
         if self._stop_reason:
             self._peers.wish_stop(self._stop_reason)

@@ -22,6 +22,7 @@ from core.fleet.slurm.offers import info_of
 from core.fleet.slurm.records import JobState, SlurmInfo
 from core.fleet.slurm.script import JobPart, array_script, job_script, overriding_variables
 from core.fleet.slurm.states import states_of
+from core.plugins.registry import registry
 
 JOB_SCRIPT = "job.sh"
 _SUBMITTED = re.compile(r"^(\d+)(;\S+)?$", re.MULTILINE)
@@ -56,7 +57,7 @@ class SlurmCluster:
             node="",
             host=self._record.name,
             address="",
-            processes=int(getattr(spec, "processes", 1)),
+            processes=ranks_of(spec),
             work_dir=self._work_dir,
             run_dir=self.run_dir(run_id),
             python=self._record.runtime.python,
@@ -163,6 +164,11 @@ class SlurmCluster:
 
 def _named(node: NodePlacement, number: int) -> NodePlacement:
     return msgspec.structs.replace(node, node=f"node{number}")
+
+
+def ranks_of(spec: RunSpec) -> int:
+    """Return how many ranks a spec starts on each node."""
+    return registry().get(str(spec.__struct_config__.tag)).ranks(spec)
 
 
 class Links(Protocol):

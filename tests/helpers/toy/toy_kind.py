@@ -65,7 +65,8 @@ def _faults(spec: ToySpec, step: int) -> None:
 
 
 def run(spec: ToySpec, context: RunContext) -> None:
-    """Count, with a value that depends on every earlier step, so that a wrong resume shows."""
+    """Count, with a value that depends on every earlier step, so that a wrong resume shows; the head keeps what is made."""
+    is_head = context.node == context.placement.head.node
     if spec.ignore_stop:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if spec.orphan:
@@ -85,12 +86,14 @@ def run(spec: ToySpec, context: RunContext) -> None:
         while step == spec.hold_at and context.attempt == 1 and not context.should_stop():
             time.sleep(0.01)
         stopping = context.should_stop() and not spec.ignore_stop
-        if step % spec.checkpoint_every == 0 or stopping:
+        if is_head and (step % spec.checkpoint_every == 0 or stopping):
             (context.new_checkpoint(step) / "value").write_text(repr(value))
             context.commit_checkpoint(step)
         if stopping:
             return
         time.sleep(spec.step_s)
+    if not is_head:
+        return
     made = context.artifacts_dir / "value.txt"
     made.write_text(repr(value))
     context.artifact(made, kind="toy")

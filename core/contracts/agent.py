@@ -334,7 +334,7 @@ class Follow(Request, frozen=True, kw_only=True):
     """Push what these nodes of a run wrote beyond the offsets, and go on pushing; replaces an earlier Follow of the run.
 
     Attributes:
-        offsets: By file name; absent means 0. A value beyond a file's end makes it be pushed anew from 0.
+        offsets: In the host's files, by name; absent means 0. Beyond a file's end, it is pushed anew from 0.
         stdout_backlog_bytes: Of a larger unread output only the last part is pushed (see ``FileChunk.restart``).
     """
 
@@ -372,11 +372,10 @@ class FileChunk(Pushed, frozen=True, kw_only=True):
 
     Attributes:
         name: File name inside the run directory.
-        offset: Where ``data`` begins in the file here (see ``restart``).
+        offset: Where ``data`` begins in the host's file; 0 for a record.
         data: The bytes; for a record, all of it.
         is_record: The file is a small record that is replaced as a whole.
-        restart: The file's first part is left out: what is here is to be emptied and begins at ``base``.
-        base: Offset in the host's file of the first byte kept here.
+        restart: What comes before ``offset`` is left out: the file here is to be emptied first.
         size: Size of the host's file now.
     """
 
@@ -386,7 +385,6 @@ class FileChunk(Pushed, frozen=True, kw_only=True):
     data: bytes
     is_record: bool = False
     restart: bool = False
-    base: int = 0
     size: int = 0
 
 

@@ -32,7 +32,7 @@ def interfaces() -> tuple[said.Interface, ...]:
             ip = ipaddress.ip_address(address.address.partition("%")[0])
             if ip.is_link_local:
                 continue
-            network = ipaddress.ip_network(f"{ip}/{address.netmask or ip.max_prefixlen}", strict=False)
+            network = ipaddress.ip_network(f"{ip}/{_prefix(address.netmask, ip.max_prefixlen)}", strict=False)
             found.append(
                 said.Interface(
                     name=name,
@@ -43,6 +43,11 @@ def interfaces() -> tuple[said.Interface, ...]:
                 )
             )
     return tuple(sorted(found, key=lambda one: (":" in one.address, one.is_loopback, one.name)))
+
+
+def _prefix(netmask: str | None, longest: int) -> int:
+    """Return a netmask's length: psutil writes it as an address, for both families."""
+    return longest if not netmask else int(ipaddress.ip_address(netmask)).bit_count()
 
 
 def free_ports(count: int) -> tuple[int, ...]:

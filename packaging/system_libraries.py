@@ -65,8 +65,14 @@ PACKAGE_OF = {
 }
 
 # Programs that some tests need: a C compiler for the stand-in GPU driver library, a virtual display, ssh-keygen and the
-# client's configuration, and network namespaces.
-TEST_PROGRAMS = {"gcc": "gcc libc6-dev", "Xvfb": "xvfb", "ssh": "openssh-client", "ip": "iproute2"}
+# client's configuration, network namespaces, and a second POSIX shell.
+TEST_PROGRAMS = {
+    "gcc": "gcc libc6-dev",
+    "Xvfb": "xvfb",
+    "ssh": "openssh-client",
+    "ip": "iproute2",
+    "busybox": "busybox",
+}
 # Services that tests start instances of their own of. The packages would start and enable theirs, so they are
 # installed for root only (who most likely is in a container, and whom the tests need for namespaces), and kept stopped.
 TEST_SERVICES = {"sshd": "openssh-server", "munged": "munge", "slurmctld": "slurm-wlm", "slurmd": "slurm-wlm"}

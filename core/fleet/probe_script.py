@@ -41,7 +41,7 @@ machine() {
   say kernel "$(uname -s) $(uname -r)"
   say arch "$(uname -m)"
   say os "$(sed -n 's/^PRETTY_NAME=//p' /etc/os-release 2>/dev/null | tr -d '"')"
-  say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null || ldd --version 2>&1 | head -n 1)"
+  say libc "$(getconf GNU_LIBC_VERSION || { has ldd && ldd --version 2>&1 | head -n 1; })"
   say cpus "$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null)"
   lines meminfo < /proc/meminfo
   say memory_limit "$(cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null)"

@@ -59,7 +59,9 @@ def _report(context: WorkerContext, error: Exception) -> int:
 
 def host(run_dir: Path, attempt: int, node: str = LOCAL_NODE) -> int:
     """Run a node's part of the task of a run directory in this process; return the exit status."""
-    placement = placement_of(run_dir)
+    spec = read_spec(RunLayout(run_dir).spec)
+    kind = registry().get(str(spec.__struct_config__.tag))
+    placement = placement_of(run_dir, kind.ranks(spec))
     home = Path(placement.of(node).work_dir)
     try:
         context = WorkerContext(home, run_dir, attempt, node=node, placement=placement)
@@ -68,8 +70,7 @@ def host(run_dir: Path, attempt: int, node: str = LOCAL_NODE) -> int:
         return EXIT_NO_SPACE if _is_no_space(error) else 1
     context.obey_signals()
     try:
-        spec = relocated(read_spec(RunLayout(run_dir).spec), placement, node)
-        registry().get(str(spec.__struct_config__.tag)).run(spec, context)
+        kind.run(relocated(spec, placement, node), context)
         context.close()
     except SystemExit as error:
         return _report(context, RuntimeError(f"the task ended its process itself with exit status {error.code!r}"))

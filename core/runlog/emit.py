@@ -6,11 +6,14 @@ survives ``kill -9`` of the writer. In a script of your own that Pilothouse laun
     import pilothouse_emit
     pilothouse_emit.metric(step, loss=0.3, accuracy=0.9)   # does nothing when not launched by Pilothouse
 
+Every rank may do so; each has a log of its own.
+
 What a line means is defined in ``core.contracts.events``; this file only knows how to write it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -21,6 +24,7 @@ from pathlib import Path
 
 EVENT_VERSION = 1
 _TAIL_BYTES = 1 << 16
+_HASH_BLOCK_BYTES = 1 << 20
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=float).encode
 
 
@@ -50,6 +54,7 @@ class EventWriter:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o644)
         self._lock = threading.Lock()
         self._seq, self._torn = self._recover()
+        self.has_earlier_lines = self._seq > 0
 
     def _recover(self) -> tuple[int, bool]:
         """Return the next sequence number and whether the file ends in a torn line."""
@@ -97,27 +102,64 @@ class EventWriter:
 
 
 _writer: EventWriter | None = None
+_is_continued = False
 _writer_lock = threading.Lock()
 
 
 def _own_writer() -> EventWriter | None:
     """Return the writer of this process, opened at the first event; None when not launched by Pilothouse."""
-    global _writer  # noqa: PLW0603 - one log a process, opened only when the script first writes
+    global _writer, _is_continued  # noqa: PLW0603 - one log a process, opened only when the script first writes
     run_dir = os.environ.get("PILOTHOUSE_EVENTS")
     if run_dir is None:
         return None
     with _writer_lock:
         if _writer is None:
             node = os.environ.get("PILOTHOUSE_NODE", "local")
-            _writer = EventWriter(os.path.join(run_dir, f"events.{node}.{os.environ.get('RANK', '0')}.jsonl"))  # noqa: PTH118
+            rank = os.environ.get("RANK", "0")
+            _writer = EventWriter(os.path.join(run_dir, f"events.{node}.{rank}.jsonl"))  # noqa: PTH118
+            attempt = int(os.environ.get("PILOTHOUSE_ATTEMPT", "1"))
+            _is_continued = rank == "0" and (attempt > 1 or _writer.has_earlier_lines)
     return _writer
 
 
 def metric(step: int, **values: float) -> None:
     """Record the scalars of one step, such as ``metric(10, loss=0.3)``."""
+    global _is_continued  # noqa: PLW0603 - said once a process
     writer = _own_writer()
-    if writer is not None:
-        writer.metric(step, values)
+    if writer is None:
+        return
+    if _is_continued:
+        # The first step after a restart tells where the script goes on: what was reported after that is void.
+        _is_continued = False
+        attempt = max(2, int(os.environ.get("PILOTHOUSE_ATTEMPT", "1")))
+        writer.write("attempt", attempt=attempt, resumed_from_step=step - 1 if step > 0 else None)
+    writer.metric(step, values)
+
+
+def checkpoint(step: int, path: str | Path) -> None:
+    """Record a checkpoint file below ``{checkpoints}``: when it is complete and in place, and again when it was removed.
+
+    Call it on rank 0 only.
+    """
+    writer, run_dir = _own_writer(), os.environ.get("PILOTHOUSE_EVENTS", "")
+    if writer is None:
+        return
+    file_path = Path(path).absolute()
+    relative = file_path.relative_to(Path(run_dir).absolute()).as_posix()
+    sha256, size = _hash_file(file_path) if file_path.exists() else ("", 0)
+    is_removed = not sha256
+    writer.write("checkpoint", step=step, path=relative, size_bytes=size, sha256=sha256, removed=is_removed)
+
+
+def _hash_file(path: Path) -> tuple[str, int]:
+    """Return a file's SHA-256 and its size in bytes."""
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size
 
 
 def log(message: str, level: str = "info") -> None:

@@ -69,14 +69,14 @@ Root Cause (first observed failure):
         (
             1,
             "/usr/bin/python3: No module named accelerate\n",
-            "No module named accelerate",
+            "No module named 'accelerate'",
             "Install 'accelerate' for py",
         ),
         (
             1,
             "Traceback (most recent call last):\n  x\ntorch.OutOfMemoryError: CUDA out of memory.\n",
             "CUDA out of memory",
-            "lower the batch",
+            "smaller batch",
         ),
         (-9, "step 3\n", "was ended by SIGKILL: step 3.", "memory runs out"),
         (137, "", "was ended by SIGKILL.", "memory runs out"),
@@ -89,6 +89,15 @@ def test_the_sentence_names_the_cause(code: int, output: str, message: str, hint
     error = explain_failure(code, output, "py")
     assert message in error.message
     assert hint in error.hint
+
+
+def test_an_echo_does_not_hide_the_rank_that_failed_first() -> None:
+    output = """[rank2]: [rank2]: RuntimeError: Connection closed by peer [10.0.0.1]:4711
+[rank5]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity of 79.11 GiB of which 1.20 GiB is free.
+"""
+    error = explain_failure(1, output + TORCHRUN.split("[rank0]")[0], "py")
+    assert error.message.startswith("Rank 5 of the script ended with exit code 1: CUDA out of memory: 2.00 GiB more")
+    assert "1.20 GiB free of 79.11 GiB" in error.message
 
 
 def test_the_tail_begins_with_this_attempt_and_is_bounded(tmp_path: Path) -> None:

@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Literal
 
 import core
+from core.contracts.placement import Placement
 from core.contracts.specs import Device
 from core.runlog import emit, layout
 
 Launcher = Literal["python", "torchrun", "accelerate"]
 EMITTER_MODULE = "pilothouse_emit.py"
+_JOIN_S = 300
+_LAST_CALL_S = 15
+_PREFIX = "[rank${rank}]: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,18 +71,47 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankGroup:
+    """Which ranks this node starts, and with which others they work.
+
+    Attributes:
+        placement: All nodes of the run.
+        node: This one.
+        group_id: The same text on all nodes, another one for each attempt.
+        log_folder: Where torchrun may keep the ranks' outputs, which it also prints.
+    """
+
+    placement: Placement
+    node: str
+    group_id: str
+    log_folder: Path
+
+    @property
+    def processes(self) -> int:
+        """Ranks on this node."""
+        return self.placement.of(self.node).processes
+
+    @property
+    def spans_nodes(self) -> bool:
+        """There are other nodes."""
+        return len(self.placement.nodes) > 1
+
+
 def launch_argv(
-    interpreter: str, launcher: Launcher, processes: int, device: Device
+    interpreter: str, launcher: Launcher, device: Device, group: RankGroup
 ) -> tuple[list[str], dict[str, str], str]:
     """Return the arguments before the script, the variables they need, and a note.
 
-    ``accelerate launch`` starts a single process when asked for several on a CPU, so that case goes through torchrun.
+    ``accelerate launch`` starts a single process when asked for several on a CPU, so that case goes through torchrun; so
+    does a run on several nodes.
     """
+    processes = group.processes
     if launcher == "python":
         return [interpreter], {}, ""
     on_cpu = device == "cpu" or (device == "auto" and not has_nvidia_gpu())
     env = {"ACCELERATE_USE_CPU": "true"} if launcher == "accelerate" and on_cpu else {}
-    if launcher == "accelerate" and not (on_cpu and processes > 1):
+    if launcher == "accelerate" and not (on_cpu and processes > 1) and not group.spans_nodes:
         argv = [
             interpreter,
             "-m",
@@ -91,20 +124,40 @@ def launch_argv(
         if processes > 1:
             argv += ["--main_process_port", str(free_port())]
         return [*argv, "--cpu"] if on_cpu else argv, env, ""
-    note = (
-        "" if launcher == "torchrun" else "accelerate launch runs one process on a CPU; torchrun starts them instead."
-    )
-    argv = [
-        interpreter,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nnodes",
-        "1",
-        "--nproc-per-node",
-        str(processes),
+    note = ""
+    if launcher == "accelerate":
+        what = "runs on one node here" if group.spans_nodes else "runs one process on a CPU"
+        note = f"accelerate launch {what}; torchrun starts them instead."
+    return [interpreter, "-m", "torch.distributed.run", *_torchrun_options(group), "--"], env, note
+
+
+def _torchrun_options(group: RankGroup) -> list[str]:
+    placement = group.placement
+    options = ["--nproc-per-node", str(group.processes)]
+    if group.processes > 1 or group.spans_nodes:
+        options += ["--tee", "3", "--log-dir", str(group.log_folder)]
+    if not group.spans_nodes or placement.rendezvous is None:
+        return ["--standalone", "--nnodes", "1", *options, "--max-restarts", str(placement.max_restarts)]
+    nodes = len(placement.nodes)
+    fewest = placement.min_nodes if placement.is_elastic else nodes
+    is_head = group.node == placement.head.node
+    conf = f"is_host={str(is_head).lower()},join_timeout={_JOIN_S},last_call_timeout={_LAST_CALL_S}"
+    # Each node that is lost costs the others one restart.
+    restarts = max(placement.max_restarts, nodes - fewest)
+    return [
+        *("--nnodes", f"{fewest}:{nodes}"),
+        *options,
+        *("--rdzv-backend", "c10d"),
+        *("--rdzv-endpoint", _endpoint(placement.head.address, placement.rendezvous.port)),
+        *("--rdzv-id", group.group_id),
+        *("--rdzv-conf", conf),
+        *("--local-addr", placement.of(group.node).address),
+        *("--max-restarts", str(restarts)),
     ]
-    return [*argv, "--"], env, note
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def write_emitter(folder: Path) -> Path:
@@ -135,5 +188,6 @@ def script_environment(run_dir: Path, emitter_folder: Path, threads: int) -> dic
         "PYTHONSAFEPATH": "",
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
+        "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": _PREFIX,
         layout.EVENTS_VARIABLE: str(run_dir),
     }

@@ -1,6 +1,8 @@
 """Why a script failed, in a sentence, from its exit code and the end of its output.
 
-Of several processes the one that failed first counts: torchrun names it; its own summary is never quoted.
+Known failures are told by ``core.jobs.triage``; of any other the failed rank's own words are quoted. Of several processes
+the one that failed first counts: torchrun names it, unless its words are only the echo of another's failure; torchrun's
+summary is never quoted.
 """
 
 from __future__ import annotations
@@ -11,14 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.contracts.errors import UserError
+from core.jobs.triage import Diagnosis, classify, rank_and_line
 
 _TAIL_BYTES = 1 << 18
-_RANK_PREFIX = re.compile(r"^\[rank(\d+)\]:\s?")
 _FAILED_RANK = re.compile(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?::\s.*)?$")
-_MISSING_MODULE = re.compile(r"No module named '?([\w.]+)'?")
-_NOISE = ("ChildFailedError", "torch.distributed.elastic", "Traceback (most recent call last)")
-_MEMORY = re.compile(r"out of memory|OutOfMemoryError|MemoryError|DefaultCPUAllocator", re.IGNORECASE)
+_NOISE = (
+    "ChildFailedError",
+    "torch.distributed.elastic",
+    "torch/distributed/elastic",
+    "Traceback (most recent call last)",
+)
 _LONGEST_QUOTE = 300
 
 
@@ -46,27 +51,28 @@ def _tracebacks(lines: list[str]) -> list[_Raised]:
     found: list[_Raised] = []
     inside: dict[int | None, bool] = {}
     for raw in lines:
-        match = _RANK_PREFIX.match(raw)
-        rank, line = (int(match[1]), raw[match.end() :]) if match else (None, raw)
+        rank, line = rank_and_line(raw)
         if line.startswith("Traceback (most recent call last)"):
             inside[rank] = True
         elif inside.get(rank) and line and not line[0].isspace() and _EXCEPTION.match(line):
             inside[rank] = False
-            if "ChildFailedError" not in line:
+            if not any(noise in line for noise in _NOISE):
                 found.append(_Raised(rank, line.strip()))
     return found
 
 
-def _quote(lines: list[str], failed_rank: int | None) -> str:
+def _quote(lines: list[str], failed_rank: int | None) -> _Raised:
     """Return the line that says what went wrong."""
     raised = _tracebacks(lines)
-    of_rank = [one.line for one in raised if one.rank is not None and one.rank == failed_rank]
+    of_rank = [one for one in raised if one.rank is not None and one.rank == failed_rank]
     if of_rank:
         return of_rank[-1]
     if raised:
-        return raised[0].line if failed_rank is not None else raised[-1].line
-    meaningful = [line.strip() for line in lines if line.strip() and not any(noise in line for noise in _NOISE)]
-    return meaningful[-1].rpartition("\r")[2] if meaningful else ""
+        return raised[0] if failed_rank is not None else raised[-1]
+    plain = [rank_and_line(line) for line in lines if not any(noise in line for noise in _NOISE)]
+    said = [_Raised(rank, line.strip().rpartition("\r")[2]) for rank, line in plain if line.strip()]
+    of_rank = [one for one in said if one.rank == failed_rank]
+    return (of_rank or said or [_Raised(failed_rank, "")])[-1]
 
 
 def _how_it_ended(code: int) -> str:
@@ -79,19 +85,16 @@ def _how_it_ended(code: int) -> str:
     return f"ended with exit code {code}"
 
 
-def _hint(code: int, quote: str, interpreter: str) -> str:
-    missing = _MISSING_MODULE.search(quote)
-    if missing:
-        package = missing[1].partition(".")[0]
+def _hint(code: int, diagnosis: Diagnosis | None, interpreter: str) -> str:
+    if diagnosis is not None and diagnosis.kind == "missing_module":
+        package = diagnosis.message.split("'")[1].partition(".")[0]
         return f"Install {package!r} for {interpreter}, or choose the interpreter that has it."
-    if _MEMORY.search(quote):
-        return "The memory ran out: lower the batch size or the number of processes."
+    if diagnosis is not None:
+        return diagnosis.hint
     if code in (-9, 137):
         return (
             "The system ends a program like this when memory runs out: lower the batch size, or close other programs."
         )
-    if quote.startswith("FileNotFoundError"):
-        return "Check the path and the working folder."
     return "The log shows what it printed before."
 
 
@@ -107,7 +110,16 @@ def explain_failure(code: int, output: str, interpreter: str) -> UserError:
     root = _FAILED_RANK.search(output)
     rank = int(root[1]) if root else None
     code = int(root[2]) if root else code
-    quote = _quote(lines, rank)[:_LONGEST_QUOTE]
+    quote = _quote(lines, rank)
+    diagnosis = classify(quote.line)
+    if diagnosis is None or diagnosis.is_secondary:
+        # The failed rank's last words tell nothing of the cause: a known failure anywhere in the log does.
+        known = classify(output)
+        if known is not None and not known.is_secondary:
+            diagnosis = known
+            rank = rank if known.rank is None else known.rank
     who = "The script" if rank is None else f"Rank {rank} of the script"
-    message = f"{who} {_how_it_ended(code)}" + (f": {quote}" if quote else ".")
-    return UserError(message if message.endswith((".", "!", "?")) else f"{message}.", _hint(code, quote, interpreter))
+    told = quote.line if diagnosis is None else diagnosis.message
+    message = f"{who} {_how_it_ended(code)}" + (f": {told[:_LONGEST_QUOTE]}" if told else ".")
+    hint = _hint(code, diagnosis, interpreter)
+    return UserError(message if message.endswith((".", "!", "?")) else f"{message}.", hint)

@@ -16,7 +16,7 @@ from pathlib import Path
 from core.train.script.follow import FollowedFile
 from core.train.script.points import Point
 
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\[rank\d+\]: ?")
 _BREAKS = re.compile(r"[\r\n]+")
 _DICTIONARY = re.compile(r"\{['\"].*\}\s*$")
 _BAR = re.compile(r"\|\s*(\d+)/(\d+) \[")
@@ -80,7 +80,7 @@ class TrainerSource:
         *segments, self._rest = _BREAKS.split(self._rest + data)
         for segment in segments:
             yield from self._take(segment)
-        if self._waiting is not None and self._see_bar(self._rest):
+        if self._waiting is not None and self._see_bar(_ESCAPES.sub("", self._rest)):
             yield from self._release()
         if len(self._rest) > _LONGEST_LINE:
             self._rest = ""

@@ -39,6 +39,7 @@ class ScriptWatch:
         self._keys = KeyBook()
         self._next_scan = 0.0
         self.num_points = 0
+        self._is_announced = context.attempt == 1
 
     def poll(self) -> int:
         """Report what is new; return the number of points."""
@@ -66,6 +67,10 @@ class ScriptWatch:
     def _report(self, source: MetricSource, points: Iterable[Point]) -> int:
         count = 0
         for point in points:
+            if not self._is_announced:
+                # A script that goes on by itself tells by its first step where; what was after that is void.
+                self._is_announced = True
+                self._context.started_from(point.step - 1 if point.step > 0 else None)
             self._context.metric(point.step, self._keys.rename(source, point.values))
             count += 1
         self.num_points += count

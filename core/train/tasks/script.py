@@ -22,6 +22,7 @@ from core.runlog.layout import RunLayout
 from core.train.fields import extra
 from core.train.script.command import (
     Launcher,
+    RankGroup,
     ScriptCommand,
     find_interpreter,
     launch_argv,
@@ -58,7 +59,7 @@ class ScriptTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.script")
         tuple[str, ...],
         Meta(
             title="Arguments",
-            description="Given to the script as they are; {artifacts} and {scratch} stand for the run's own folders.",
+            description="Given to the script as they are; {artifacts}, {checkpoints}, {scratch} and {run_dir} stand for the run's folders.",
             extra_json_schema=extra(_SCRIPT),
         ),
     ] = ()
@@ -92,7 +93,7 @@ class ScriptTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.script")
             title="Processes",
             ge=1,
             le=1024,
-            description="Processes (ranks) that torchrun or accelerate start; usually one for each GPU.",
+            description="Processes (ranks) that torchrun or accelerate start on each host; usually one for each GPU.",
             extra_json_schema=extra(_PROCESSES),
         ),
     ] = 1
@@ -141,12 +142,36 @@ def check(spec: ScriptTrainingSpec) -> tuple[FieldProblem, ...]:
     if spec.launcher == "python" and spec.processes != 1:
         message = f"python starts one process, not {spec.processes}."
         problems.append(FieldProblem(field="processes", message=message, hint="Choose torchrun or accelerate, or 1."))
+    nodes = max(len(spec.launch.hosts), spec.launch.slurm.nodes, spec.launch.kubernetes.nodes)
+    if spec.launcher == "python" and nodes > 1:
+        message = f"python starts one process, not one on each of {nodes} hosts."
+        problems.append(FieldProblem(field="launcher", message=message, hint="Choose torchrun or accelerate."))
     return tuple(problems)
 
 
+def _ranks(spec: ScriptTrainingSpec) -> int:
+    return spec.processes
+
+
+def _code_folder(spec: ScriptTrainingSpec) -> str:
+    """Return the working folder when the script lies in it, else the script's own folder."""
+    if not spec.script:
+        return ""
+    script, folder = Path(spec.script).expanduser().absolute(), _working_folder(spec)
+    return str(folder if script.is_relative_to(folder) else script.parent)
+
+
 def _fill(text: str, context: RunContext) -> str:
-    filled = text.replace("{artifacts}", str(context.artifacts_dir))
-    return filled.replace("{scratch}", str(context.scratch_dir))
+    layout = RunLayout(context.run_dir)
+    folders = {
+        "{artifacts}": context.artifacts_dir,
+        "{checkpoints}": layout.checkpoints,
+        "{scratch}": context.scratch_dir,
+        "{run_dir}": context.run_dir,
+    }
+    for name, folder in folders.items():
+        text = text.replace(name, str(folder))
+    return text
 
 
 def _command(spec: ScriptTrainingSpec, context: RunContext) -> ScriptCommand:
@@ -158,14 +183,22 @@ def _command(spec: ScriptTrainingSpec, context: RunContext) -> ScriptCommand:
     interpreter = find_interpreter(spec.interpreter)
     if interpreter is None:
         raise EnvironmentProblem(f"There is no program {spec.interpreter}.", "Choose the python of an environment.")
-    before, env, note = launch_argv(interpreter, spec.launcher, spec.processes, spec.device)
+    group = RankGroup(
+        placement=context.placement,
+        node=context.node,
+        group_id=f"{context.run_id}-{context.attempt}",
+        log_folder=context.scratch_dir / "torchrun",
+    )
+    before, env, note = launch_argv(interpreter, spec.launcher, spec.device, group)
     script = str(Path(spec.script).expanduser().absolute())
     emitter = write_emitter(context.scratch_dir / "emit")
-    threads = threads_per_process(spec.launch.threads, spec.processes)
+    threads = threads_per_process(spec.launch.threads, group.processes)
+    grace = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, int(spec.launch.stop_grace_s)))}
+    RunLayout(context.run_dir).checkpoints.mkdir(exist_ok=True)
     return ScriptCommand(
         argv=(*before, script, *(_fill(arg, context) for arg in spec.args)),
         cwd=_working_folder(spec),
-        env={**script_environment(context.run_dir, emitter, threads), **env},
+        env={**script_environment(context.run_dir, emitter, threads), **grace, **env},
         note=note,
     )
 
@@ -207,35 +240,47 @@ def run(spec: ScriptTrainingSpec, context: RunContext) -> None:
     """
     from core.train.script.watch import ScriptWatch
 
+    is_head = context.node == context.placement.head.node
     command = _command(spec, context)
-    log = RunLayout(context.run_dir).stdout()
+    log = RunLayout(context.run_dir).stdout(context.node)
     log_offset = log.stat().st_size if log.exists() else 0
-    places = [command.cwd / _fill(place, context) for place in spec.watch] or [command.cwd]
-    context.started_from(None)
+    if is_head and context.attempt == 1:
+        context.started_from(None)
     context.progress(0.0, "Running the script")
     context.log(f"{command.note} Runs in {command.cwd}: {' '.join(command.argv)}".strip())
-    watch = ScriptWatch(context, [*places, context.artifacts_dir], log, log_offset)
+    # The nodes other than the head report through the emitter alone: what one watches would be seen twice on a shared disk.
+    places = [command.cwd / _fill(place, context) for place in spec.watch] or [command.cwd]
+    watch = ScriptWatch(context, [*places, context.artifacts_dir], log, log_offset) if is_head else None
     process = _start(command)
     try:
         stopped = _follow(spec, context, process, watch)
     finally:
         _end(process)
-    watch.finish()
+    if watch is not None:
+        watch.finish()
+    # When one node of several is stopped first, the ranks of the others may end by themselves before their own stop.
+    stopped = stopped or (len(context.placement.nodes) > 1 and context.should_stop())
     if process.returncode != 0 and not stopped:
         raise explain_failure(process.returncode, read_tail(log, log_offset), command.argv[0])
-    _list_outputs(context)
+    if watch is not None:
+        _list_outputs(context)
+        _warn_of_silence(context, watch, stopped=stopped)
+
+
+def _warn_of_silence(context: RunContext, watch: ScriptWatch, *, stopped: bool) -> None:
     has_emitted = any(context.run_dir.glob(_EMITTED_EVENTS))
     if watch.num_points == 0 and not has_emitted and not stopped:
         context.log("The script reported no metrics that were recognised.", "warning")
 
 
 def _follow(
-    spec: ScriptTrainingSpec, context: RunContext, process: subprocess.Popen[bytes], watch: ScriptWatch
+    spec: ScriptTrainingSpec, context: RunContext, process: subprocess.Popen[bytes], watch: ScriptWatch | None
 ) -> bool:
     """Read metrics until the script ends; return whether it was asked to stop."""
     deadline = None
     while process.poll() is None:
-        watch.poll()
+        if watch is not None:
+            watch.poll()
         if deadline is None and context.should_stop():
             context.log("The script is asked to stop.")
             process.terminate()
@@ -258,5 +303,8 @@ KIND = RunKind(
     icon="script",
     run=run,
     check=check,
-    examples=("script.toml",),
+    ranks=_ranks,
+    spans_nodes=True,
+    code_folder=_code_folder,
+    examples=("script.toml", "ddp-digits.toml"),
 )

@@ -65,8 +65,8 @@ assert not registry().broken
 print("\\n".join(sorted({name.split(".")[0] for name in sys.modules} - set(sys.stdlib_module_names))))
 """
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
-    imported = {module for module in done.stdout.split() if module in metadata.packages_distributions()}
-    needed = {name for module in imported for name in metadata.packages_distributions()[module]}
+    distributions = metadata.packages_distributions()
+    needed = {name for module in done.stdout.split() for name in distributions.get(module, ())}
     own = {"pilothouse", "setuptools", "typing-extensions"}
     found = {name.lower().replace("_", "-") for name in needed} - own
     assert "msgspec" in found

@@ -19,8 +19,9 @@ from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.hosts import Progress, RuntimeRecord, Watcher
 from core.contracts.links import Link
 from core.fleet.host_facts import HostFacts
+from core.fleet.package_fetch import Platform, fetch_unpacked
 from core.fleet.self_test import import_name
-from core.fleet.uv_tool import Platform, copy_watch, fetch_unpacked
+from core.fleet.uv_tool import copy_watch
 from core.fleet.worker_command import python_command
 from core.fleet.worker_wheel import OLDEST_PYTHON, REQUIRED, build_worker_wheel, worker_version
 

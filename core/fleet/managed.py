@@ -14,7 +14,8 @@ from core.contracts.hosts import Progress, RuntimeRecord, Watcher
 from core.contracts.links import Link
 from core.fleet.guarded import Guarded, run_guarded
 from core.fleet.host_facts import HostFacts
-from core.fleet.uv_tool import Platform, copy_watch, fetch_wheels, problem_of, torch_build_for, uv_on_host
+from core.fleet.package_fetch import Platform, fetch_wheels, problem_of, torch_build_for
+from core.fleet.uv_tool import copy_watch, uv_on_host
 from core.fleet.worker_wheel import EXTRAS, OLDEST_PYTHON, REQUIRED, build_worker_wheel, worker_version
 
 COMPLETE = "pilothouse-complete"

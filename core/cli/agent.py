@@ -123,7 +123,7 @@ class Pushing:
     def _push(self, asked: said.Follow, pusher: RunPusher) -> None:
         run_dir = self._requests.run_dir(asked.run_id)
         last, told = self._told.get(asked.run_id, (0.0, ()))
-        now = time.monotonic()
+        now, began = time.monotonic(), time.time()
         # Judged before the files are read: who left an exit record had written everything else.
         standings = tuple(standing_of(run_dir, node) for node in asked.nodes) if now - last >= _BEAT_S else told
         for chunk in pusher.chunks():
@@ -134,7 +134,7 @@ class Pushing:
                 last = 0.0
                 self._told[asked.run_id] = (last, told)
         if now - last >= _BEAT_S and standings:
-            self._line.send(said.CaughtUp(run_id=asked.run_id, standings=standings))
+            self._line.send(said.CaughtUp(run_id=asked.run_id, began=began, standings=standings))
             self._told[asked.run_id] = (now, standings)
 
 

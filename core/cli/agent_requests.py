@@ -26,7 +26,7 @@ from core.jobs import queue
 from core.jobs.checkpoints import hash_path
 from core.jobs.processes import end_processes, marked_processes
 from core.jobs.reconcile import examine
-from core.jobs.records import SupervisorRecord, read_record, write_record
+from core.jobs.records import ExitRecord, SupervisorRecord, read_record, write_record
 from core.jobs.relocate import relocated
 from core.jobs.starting import prepare_attempt, start_supervisor
 from core.plugins.decode import read_spec
@@ -42,7 +42,8 @@ def standing_of(run_dir: Path, node: str) -> said.NodeStanding:
     if not layout.spec.exists():
         return said.NodeStanding(node=node, is_there=False)
     standing = examine(run_dir, node)
-    record = read_record(layout.supervisor(node), SupervisorRecord)
+    ended = read_record(layout.exit_record(node), ExitRecord)
+    record = ended or read_record(layout.supervisor(node), SupervisorRecord)
     has_ended = standing.state is not None and standing.state.is_terminal
     return said.NodeStanding(
         node=node,

@@ -389,9 +389,10 @@ class FileChunk(Pushed, frozen=True, kw_only=True):
 
 
 class CaughtUp(Pushed, frozen=True, kw_only=True):
-    """Everything the nodes had written when this was said has been pushed; sent when standings change or on a beat."""
+    """Everything the nodes had written at ``began`` (the host's clock) has been pushed; sent when records change or on a beat."""
 
     run_id: str
+    began: float
     standings: tuple[NodeStanding, ...]
 
 

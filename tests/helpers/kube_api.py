@@ -225,6 +225,10 @@ class KubeApi:
                 raise Refusal(409, "Conflict", message)
             if query.get("dryRun") == ["All"]:
                 return {**body, "metadata": {**body["metadata"], "uid": "dry", "resourceVersion": "0"}}
+            if resource in self.controllers.refused:
+                raise Refusal(
+                    403, "Forbidden", f'{resource} "{name}" is forbidden: exceeded quota: count, requested: 1'
+                )
             self.field_owners[resource, name] = manager
             if old is not None:
                 kept = {key: old["metadata"][key] for key in ("uid", "creationTimestamp")}

@@ -7,7 +7,6 @@ import copy
 import os
 import secrets
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,14 +26,18 @@ class Controllers:
         self._containers: dict[str, Container] = {}
         self.gpus = 8
         self.bad_images: set[str] = set()
+        self.refused: set[str] = set()
+        self.quota = False
+        self.keeps_pods = False
 
     def close(self) -> None:
         """Kill every container with all that it started."""
         for container in self._containers.values():
             container.kill()
             container.thread.join(20)
-        for pid in _marked_by(str(self._api.machine.folder)):
-            os.kill(pid, signal.SIGKILL)
+        for pid in self._api.machine.live_processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     # -- making -------------------------------------------------------------------------------------------------------
 
@@ -55,6 +58,15 @@ class Controllers:
 
     def _start_job(self, job: Object) -> None:
         job.setdefault("status", {})
+        if self.quota:
+            name = job["metadata"]["name"]
+            message = (
+                f'Error creating: pods "{name}-0" is forbidden: exceeded quota: pods, requested: pods=1, used: pods=4'
+            )
+            event = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.1"}, "type": "Warning"}
+            about = {"involvedObject": {"kind": "Job", "name": name}, "lastTimestamp": "2026-11-24T10:00:00Z"}
+            self._api.put("events", {**event, **about, "reason": "FailedCreate", "message": message, "count": 3})
+            return
         for index in range(job["spec"]["completions"]):
             self._start_pod(job, index)
 
@@ -165,6 +177,8 @@ class Controllers:
 
     def _end_pod(self, pod: Object, *, delete: bool = False) -> None:
         meta = pod["metadata"]
+        if delete and self.keeps_pods:
+            return
         if delete:
             meta["deletionTimestamp"] = "2026-11-24T00:00:00Z"
         container = self._containers.get(meta["uid"])
@@ -207,14 +221,3 @@ def _trained(one: Object) -> Object:
     nodes = trainer["numNodes"]
     spec = {"completions": nodes, "parallelism": nodes, "backoffLimit": 0, "template": pod}
     return {"metadata": patch["metadata"], "spec": spec}
-
-
-def _marked_by(folder: str) -> list[int]:
-    """Return processes that work below a folder of the stand-in."""
-    found: list[int] = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if f"{folder}/".encode() in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-    return found

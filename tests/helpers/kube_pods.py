@@ -8,6 +8,7 @@ are put in as the kubelet does, ``$$`` included.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import signal
@@ -103,6 +104,7 @@ class Machine:
         """``network`` is such as ``127.77.3``: pod ``i`` of a job has ``127.77.3.<i+1>``."""
         self.folder = folder
         self.network = network
+        self.hides_package = False
 
     def start(
         self, pod: Object, objects: Callable[[str, str], Object | None], on_end: Callable[[int], None]
@@ -112,7 +114,8 @@ class Machine:
         Raises KeyError when one of them is missing.
         """
         container = pod["spec"]["containers"][0]
-        mounts = self._mounts(pod, objects)
+        root = self._root(pod, objects)
+        mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
         env = {name: os.environ[name] for name in _KEPT if name in os.environ}
         env["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [env.get("PYTHONPATH", "")])])
         for source in container.get("envFrom", ()):
@@ -121,10 +124,23 @@ class Machine:
                 raise KeyError(source["secretRef"]["name"])
             env |= _texts(secret)
         env |= self._variables(pod, container)
-        words = [self._local(expanded(word, env), mounts) for word in container["command"]]
+        words = [self._local(expanded(word, env), mounts, root) for word in container["command"]]
         if words[0] == "python":
             words[0] = sys.executable
+        if self.hides_package:  # as in an image without it: no site packages, and nothing on the path
+            words.insert(1, "-S")
+            del env["PYTHONPATH"]
         return Container(words, env, on_end)
+
+    def live_processes(self) -> list[int]:
+        """Return processes whose command line names a folder of this machine."""
+        found: list[int] = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                with contextlib.suppress(OSError):
+                    if f"{self.folder}/".encode() in (entry / "cmdline").read_bytes():
+                        found.append(int(entry.name))
+        return found
 
     def _variables(self, pod: Object, container: Object) -> dict[str, str]:
         meta = pod["metadata"]
@@ -136,16 +152,19 @@ class Machine:
         found["JOB_COMPLETION_INDEX"] = meta["annotations"]["batch.kubernetes.io/job-completion-index"]
         return found
 
-    def _mounts(self, pod: Object, objects: Callable[[str, str], Object | None]) -> dict[str, str]:
-        """Return the local folder of each mount path."""
+    def _root(self, pod: Object, objects: Callable[[str, str], Object | None]) -> Path:
+        """Make the folder that stands for the container's ``/``, with the mounts in it."""
+        root = self.folder / "pods" / pod["metadata"]["uid"]
         volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
-        found: dict[str, str] = {}
         for mount in pod["spec"]["containers"][0]["volumeMounts"]:
             volume = volumes[mount["name"]]
+            folder = Path(f"{root}{mount['mountPath']}")
             if "persistentVolumeClaim" in volume:
-                folder = self.folder / "claims" / volume["persistentVolumeClaim"]["claimName"]
-            else:
-                folder = self.folder / "pods" / pod["metadata"]["uid"] / mount["name"]
+                claim = self.folder / "claims" / volume["persistentVolumeClaim"]["claimName"]
+                claim.mkdir(parents=True, exist_ok=True)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                folder.symlink_to(claim)
+                continue
             folder.mkdir(parents=True, exist_ok=True)
             for resource, key, name in (("configMap", "configmaps", "name"), ("secret", "secrets", "secretName")):
                 if resource in volume:
@@ -153,8 +172,7 @@ class Machine:
                     if source is None:
                         raise KeyError(volume[resource][name])
                     self._fill(folder, source)
-            found[mount["mountPath"]] = str(folder)
-        return found
+        return root
 
     def _fill(self, folder: Path, source: Object) -> None:
         for name, text in _texts(source).items():
@@ -170,11 +188,10 @@ class Machine:
         )
 
     @staticmethod
-    def _local(word: str, mounts: dict[str, str]) -> str:
-        for path, folder in sorted(mounts.items(), reverse=True):
-            if word == path or word.startswith(f"{path}/"):
-                return folder + word[len(path) :]
-        return word
+    def _local(word: str, mounts: list[str], root: Path) -> str:
+        """Put the local folder in front of a path that is a mount, below one, or above some."""
+        is_path = any(word == path or word.startswith(f"{path}/") or path.startswith(f"{word}/") for path in mounts)
+        return f"{root}{word}" if is_path and word.startswith("/") else word
 
 
 def _texts(source: Object) -> dict[str, str]:

@@ -87,7 +87,6 @@ class PodReader:
             before = self.last_line
             try:
                 is_whole = self._stream()
-                self.problem = None
             except OtherFiles as refusal:
                 self.refusal = refusal
                 return
@@ -147,6 +146,7 @@ class PodReader:
         if time_of_line is not None:
             self._since = time_of_line
         self.last_line = time.time()
+        self.problem = None
         if changed:
             self._on_change()
 

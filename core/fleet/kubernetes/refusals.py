@@ -84,13 +84,13 @@ _RULES = (
         "Delete the run there and launch it again.",
     ),
     _rule(
-        r"\(Gone\)|\(Expired\)|too old resource version|has expired",
+        r"\(Gone\)|\(Expired\)|too old resource version",
         "gone",
         "The cluster no longer has that state to go on from (410).",
         "It is asked anew by itself; if this stays, try again later.",
     ),
     _rule(
-        r"(?:invalid|strict decoding error): ?([^\n]*)",
+        r"(?:is invalid|strict decoding error): ?([^\n]*)",
         "invalid",
         "The cluster found the manifest invalid: {0}",
         "Correct the field that is named.",
@@ -148,15 +148,11 @@ def explain(stderr: str, context: str = "") -> ClusterRefusal:
         found = rule.pattern.search(stderr)
         if found is not None:
             groups = [_one_line(group) for group in found.groups() if group] + ["", ""]
-            message = rule.message.format(*groups, context=shown).replace(" ()", "").rstrip(": ")
-            return ClusterRefusal(
-                message if message.endswith(".") else f"{message}.",
-                rule.hint.format(*groups, context=shown),
-                rule.topic,
-            )
+            message = rule.message.format(*groups, context=shown).replace(" ()", "").rstrip(": .")
+            return ClusterRefusal(f"{message}.", rule.hint.format(*groups, context=shown), rule.topic)
     lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith(("W", "I", "E0"))]
-    said = _one_line(lines[-1] if lines else stderr) or "nothing"
-    return ClusterRefusal(f"kubectl failed: {said}", f"Try it with: kubectl get pods --context={shown}", "other")
+    said = _one_line(lines[-1] if lines else stderr).rstrip(".") or "it said nothing"
+    return ClusterRefusal(f"kubectl failed: {said}.", f"Try it with: kubectl get pods --context={shown}", "other")
 
 
 def too_slow(limit_s: float) -> ClusterRefusal:

@@ -14,6 +14,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 from core.contracts.errors import EnvironmentProblem
 
@@ -162,7 +163,7 @@ def _has_keyring() -> bool:
     try:
         import keyring
 
-        backend = keyring.get_keyring()
+        backend: Any = keyring.get_keyring()
         module = type(backend).__module__
         if module.startswith(_UNSAFE_BACKENDS):
             return False

@@ -31,6 +31,8 @@ _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 _MAX_JUMPS = 8
 _HOST = re.compile(r"[A-Za-z0-9._:%\[\]-]+")
 _JUMP = re.compile(r"(?:ssh://)?(?:(?P<user>.+)@)?(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>\d+))?/?")
+_PERCENT = "\ue000"
+"""Stands for the percent sign while paramiko reads: it would put in tokens by itself, unchecked and only some."""
 _NEXT_PATH = re.compile(r"[ \t]+(?=[/~])")
 _SHELL_CHARACTERS = set("'`\"$\\;&<>|(){}\n\r\t ")
 
@@ -237,12 +239,17 @@ def _from_openssh(text: str) -> _Settings:
 def _parsed(text: str) -> paramiko.SSHConfig:
     import paramiko
 
-    return paramiko.SSHConfig.from_text(text)
+    return paramiko.SSHConfig.from_text(text.replace("%", _PERCENT))
 
 
 def _from_paramiko(parsed: paramiko.SSHConfig, wanted: str) -> _Settings:
-    found = parsed.lookup(wanted)
-    return _Settings({key: tuple(value) if isinstance(value, list) else (str(value),) for key, value in found.items()})
+    found: dict[str, tuple[str, ...]] = {}
+    for keyword, value in parsed.lookup(wanted).items():
+        texts = value if isinstance(value, list) else [str(value)]
+        found[keyword] = tuple(text.replace(_PERCENT, "%") for text in texts)
+    if "hostname" in found:
+        found["hostname"] = (_expanded(found["hostname"][0], {"%": "%", "h": wanted}),)
+    return _Settings(found)
 
 
 def _tokens(hostname: str, wanted: str, port: int, user: str) -> dict[str, str]:

@@ -129,7 +129,7 @@ class Window:
     def _run(self) -> Page:
         from app.views.run_detail_page import RunDetailPage
 
-        return RunDetailPage(self.services)
+        return RunDetailPage(self.services, self.fleet)
 
     def _hosts(self) -> Page:
         from app.views.hosts_page import HostsPage

@@ -40,6 +40,16 @@ def can_resume(summary: RunSummary) -> bool:
     return summary.state in RESUMABLE_STATES
 
 
+def can_pause(summary: RunSummary) -> bool:
+    """Tell whether a run's processes can be held."""
+    return summary.state is RunState.RUNNING
+
+
+def can_proceed(summary: RunSummary) -> bool:
+    """Tell whether a run is held, or about to be."""
+    return summary.state in {RunState.PAUSED, RunState.PAUSING}
+
+
 def can_build_on(run: RunSummary) -> bool:
     """Tell whether another run may use what this one made."""
     return run.state is RunState.SUCCEEDED
@@ -79,6 +89,20 @@ class RunActions(QObject):
         for run_id in run_ids:
             self._do(lambda run_id=run_id: self._services.workspace.resume(run_id), self._told(self.resumed, run_id))
 
+    def pause(self, run_ids: Sequence[RunId]) -> None:
+        """Hold runs where they are; their devices stay theirs."""
+        for run_id in run_ids:
+            self._do(lambda run_id=run_id: self._services.workspace.pause(run_id), lambda: None)
+
+    def proceed(self, run_ids: Sequence[RunId]) -> None:
+        """Let held runs go on."""
+        for run_id in run_ids:
+            self._do(lambda run_id=run_id: self._services.workspace.proceed(run_id), lambda: None)
+
+    def retry(self, run_id: RunId, hosts: tuple[str, ...] | None) -> None:
+        """Start an ended run again from its last checkpoint, on these hosts (None: where it was)."""
+        self._do(lambda: self._services.workspace.retry(run_id, hosts), self._told(self.resumed, run_id))
+
     def delete(self, run_ids: Sequence[RunId]) -> None:
         """Move runs to the bin."""
         chosen = tuple(run_ids)
@@ -105,7 +129,8 @@ class RunActions(QObject):
         Op(write).succeeded(lambda paths: _tell_exported(paths, folder)).start()
 
     def _do(self, call: Callable[[], object], on_done: Callable[[], object]) -> None:
-        Op(call).succeeded(lambda _: on_done()).finished(self._services.note_runs_changed).start()
+        # The run may be on another host: its answer may take a while.
+        Op(call).succeeded(lambda _: on_done()).finished(self._services.note_runs_changed).start(may_wait=True)
 
     @staticmethod
     def _told(signal: object, run_id: RunId) -> Callable[[], object]:

@@ -79,6 +79,7 @@ class RunController(QObject):
         self._detail_op: Op[RunDetail] | None = None
         self._log_op: Op[LogChunk] | None = None
         self._log_end: int | None = None
+        self._log_node = ""
         self._log_size = 0
         self._is_active = False
         self._asked: set[CurveRequest] = set()
@@ -104,7 +105,7 @@ class RunController(QObject):
         self._run_id = run_id
         self.curves = CurveSet()
         self._asked.clear()
-        self._log_end, self._log_size = None, 0
+        self._log_end, self._log_size, self._log_node = None, 0, ""
         self.curves_opened.emit(self.curves)
         self._load_detail(watch=True)
         self._load_log_end()
@@ -132,6 +133,16 @@ class RunController(QObject):
         self._asked.update(new)
         for start in range(0, len(new), _CURVES_PER_CALL):
             self._load_curves(tuple(new[start : start + _CURVES_PER_CALL]))
+
+    def show_log_of(self, node: str) -> None:
+        """Read the output of one node alone; an empty name stands for that of all nodes."""
+        if self._run_id is None or node == self._log_node:
+            return
+        if self._log_op is not None:
+            self._log_op.cancel()
+            self._log_op = None
+        self._log_node, self._log_end, self._log_size = node, None, 0
+        self._load_log_end()
 
     def load_log_more(self) -> None:
         """Read on at the end of what was read, if there is more."""
@@ -217,7 +228,8 @@ class RunController(QObject):
             return
         self._summary = update.summary
         # Not every update knows the size. After the end comes no other, so the log is then read to its end once more.
-        self._log_size = max(self._log_size, update.log_size_bytes)
+        if not self._log_node:
+            self._log_size = max(self._log_size, update.log_size_bytes)
         if update.summary.state.is_terminal and self._log_end is not None:
             self._log_size = max(self._log_size, self._log_end + 1)
         known = set(self.curves.series)
@@ -247,10 +259,10 @@ class RunController(QObject):
         self._read_log(-LOG_CHUNK_BYTES, LOG_CHUNK_BYTES, self._on_log_end)
 
     def _read_log(self, start: int, limit: int, on_chunk: object) -> None:
-        workspace, run_id = self._services.workspace, self._run_id
+        workspace, run_id, node = self._services.workspace, self._run_id, self._log_node
         if run_id is None:
             return
-        self._log_op = Op(lambda: workspace.log(run_id, start, limit)).finished(self._on_log_done)
+        self._log_op = Op(lambda: workspace.log(run_id, start, limit, node)).finished(self._on_log_done)
         self._log_op.succeeded(on_chunk).failed(lambda _: None).start()  # pyright: ignore[reportArgumentType]
 
     def _on_log_done(self) -> None:

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from app.viewmodels.curve_names import GROUP_ORDER, chart_name, curve_reading, is_telemetry_key
 from app.viewmodels.metric_series import Axis, MetricSeries, TimeScale, ViewRange
 from core.contracts.runs import Curve, RunUpdate
-from core.contracts.units import READINGS, reading_of
 
-_GROUP_ORDER = {reading.group: n for n, reading in reversed(list(enumerate(READINGS)))}
 _MAX_SCALE_POINTS = 20_000
 _MAX_WHOLE_POINTS = 200_000
 
@@ -65,21 +64,6 @@ class _Pending:
     curves: list[Curve] = field(default_factory=list[Curve])
 
 
-def is_telemetry_key(key: str) -> bool:
-    """Tell whether a key is a reading of the host rather than a metric of the run."""
-    return reading_of(key).group in _GROUP_ORDER
-
-
-def chart_name(key: str) -> str:
-    """Return the name of the chart a curve belongs to."""
-    return reading_of(key).group if is_telemetry_key(key) else key.partition("/")[2] or key
-
-
-def curve_label(key: str) -> str:
-    """Return what the curve is called in a legend."""
-    return reading_of(key).title
-
-
 class CurveSet:
     """The curves of one run. Thread: one at a time (the UI thread).
 
@@ -100,7 +84,7 @@ class CurveSet:
         """Make room for these curves; returns the keys that are new. ``start``: Unix seconds of the run's start."""
         if start is not None and start != self._start:
             self._start, self._scale = start, None
-        new = [key for key in keys if key not in self.series and reading_of(key).is_plotted]
+        new = [key for key in keys if key not in self.series and curve_reading(key).is_plotted]
         for key in new:
             self._add(key)
         return new
@@ -125,7 +109,7 @@ class CurveSet:
         if update.truncated_at is not None:
             changed |= self._truncate(update.truncated_at)
         for key, curve in update.points.items():
-            if not reading_of(key).is_plotted:
+            if not curve_reading(key).is_plotted:
                 continue
             series = self.series.get(key) or self._add(key)
             if key in self._loaded:
@@ -214,7 +198,7 @@ class CurveSet:
             name = chart_name(key)
             if all(word in f"{name} {key}".lower() for word in words):
                 groups.setdefault((is_telemetry_key(key), name), []).append(key)
-        ordered = sorted(groups, key=lambda group: (group[0], _GROUP_ORDER.get(group[1], -1), group[1]))
+        ordered = sorted(groups, key=lambda group: (group[0], GROUP_ORDER.get(group[1], -1), group[1]))
         return tuple(_plan(name, groups[telemetry, name], is_telemetry=telemetry) for telemetry, name in ordered)
 
     def _add(self, key: str) -> MetricSeries:
@@ -253,7 +237,7 @@ def _before(curve: Curve, step: int) -> Curve:
 
 
 def _plan(name: str, keys: list[str], *, is_telemetry: bool) -> ChartPlan:
-    reading = reading_of(keys[0])
+    reading = curve_reading(keys[0])
     return ChartPlan(
         name=name, title=name, unit=reading.unit, keys=tuple(keys), is_telemetry=is_telemetry, maximum=reading.maximum
     )

@@ -1,7 +1,7 @@
-"""A run's page: head with state and remedy, and tabs for overview, curves, log, spec and artifacts.
+"""A run's page: head with state and remedy, and tabs for overview, curves, nodes, log, spec and artifacts.
 
-Opened by id from anywhere; follows the run while it is seen. Its tabs are called ``run_tabs``, its buttons
-``run_stop``, ``run_resume``, ``run_clone``, ``run_more``.
+Opened by id from anywhere; follows the run while it is seen. Its tabs are called ``run_tabs``, its buttons ``run_pause``,
+``run_proceed``, ``run_stop``, ``run_resume``, ``run_again`` (on other hosts), ``run_clone``, ``run_more``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import QLabel, QMenu, QPushButton, QStackedWidget, QTabWidget, QVBoxLayout, QWidget
 
+from app.controllers.fleet_controller import FleetController
+from app.controllers.nodes_controller import NodesController, NodesSnapshot
 from app.controllers.ops import Op
 from app.controllers.routes import RUNS, Route
-from app.controllers.run_actions import DeletedRuns, RunActions, can_resume, can_stop
+from app.controllers.run_actions import DeletedRuns, RunActions, can_pause, can_proceed, can_resume, can_stop
 from app.controllers.run_controller import RunController
 from app.controllers.services import Services
 from app.viewmodels.curve_set import ChartPlan
 from app.viewmodels.metric_series import ViewRange
+from app.viewmodels.node_table import is_spread
 from app.viewmodels.plot_options import PlotOptions
+from app.views.dialogs.retry_dialog import RetryDialog
 from app.views.icons import icon
 from app.views.page import Page
 from app.views.theme import mono_font, set_kind
@@ -27,6 +31,7 @@ from app.views.widgets.artifact_list import ArtifactList
 from app.views.widgets.curve_board import CurveBoard
 from app.views.widgets.empty_state import EmptyState
 from app.views.widgets.log_view import LogView
+from app.views.widgets.node_board import NodeBoard
 from app.views.widgets.run_header import RunHeader
 from app.views.widgets.run_menu import RunCommands, fill_run_menu
 from app.views.widgets.run_overview import RunOverview
@@ -46,10 +51,12 @@ class RunDetailPage(Page):
     title = "Run"
     icon_name = "runs"
 
-    def __init__(self, services: Services, parent: QWidget | None = None) -> None:
+    def __init__(self, services: Services, fleet: FleetController, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._services = services
+        self._fleet = fleet
         self.controller = RunController(services, self)
+        self.nodes = NodesController(services, self)
         self._actions = RunActions(services, self)
         self._commands = RunCommands(self, self._actions, services.router)
         self._kinds: dict[str, str] = {}
@@ -62,12 +69,14 @@ class RunDetailPage(Page):
     def activate(self) -> None:
         """Follow the run again."""
         self._tick.start()
+        self.nodes.resume()
         if self.controller.run_id is not None:
             self.controller.refresh()
 
     def deactivate(self) -> None:
         """Stop ticking; the run is still watched, so that nothing is missed."""
         self._tick.stop()
+        self.nodes.pause()
 
     def open(self, route: Route) -> None:
         """Open the run that the route names."""
@@ -76,13 +85,19 @@ class RunDetailPage(Page):
         self._stack.setCurrentIndex(0)
         self.set_heading(route.run_id[:_MAX_NAME])
         self.log.clear()
+        self.board_of_nodes.clear()
+        self.tabs.setTabVisible(self.tabs.indexOf(self.board_of_nodes), False)
         self.controller.open(route.run_id)
+        self.nodes.open(route.run_id)
 
     def _build(self) -> None:
         self._buttons: dict[str, QPushButton] = {}
         for name, text, icon_name in (
+            ("run_pause", "Pause", "pause"),
+            ("run_proceed", "Continue", "play"),
             ("run_stop", "Stop", "stop"),
             ("run_resume", "Resume", "resume"),
+            ("run_again", "Retry…", "hosts"),
             ("run_clone", "Clone", "clone"),
             ("run_more", "More", "more"),
         ):
@@ -114,6 +129,7 @@ class RunDetailPage(Page):
         self.tabs.setDocumentMode(True)
         self.overview = RunOverview()
         self.board = CurveBoard(PlotOptions(smoothing=self._services.settings.smoothing))
+        self.board_of_nodes = NodeBoard()
         self.log = LogView()
         self.artifacts = ArtifactList()
         self._spec_tab = self._build_spec()
@@ -122,11 +138,13 @@ class RunDetailPage(Page):
         for widget, title in (
             (self.overview, "Overview"),
             (self.board, "Curves"),
+            (self.board_of_nodes, "Nodes"),
             (self.log, "Log"),
             (self._spec_tab, "Spec"),
             (self.artifacts, "Artifacts"),
         ):
             self.tabs.addTab(widget, title)
+        self.tabs.setTabVisible(self.tabs.indexOf(self.board_of_nodes), False)
         self.tabs.currentChanged.connect(self._fill_tab)
         column.addWidget(self.tabs, 1)
         return holder
@@ -166,10 +184,48 @@ class RunDetailPage(Page):
         self._buttons["run_stop"].clicked.connect(lambda: self._commands.stop(self._runs()))
         self._buttons["run_resume"].clicked.connect(lambda: self._commands.resume(self._runs()))
         self._buttons["run_clone"].clicked.connect(self._on_clone)
+        self._buttons["run_pause"].clicked.connect(lambda: self._commands.pause(self._runs()))
+        self._buttons["run_proceed"].clicked.connect(lambda: self._commands.proceed(self._runs()))
+        self._buttons["run_again"].clicked.connect(self._on_retry)
+        self._connect_nodes()
         self._actions.deleted.connect(self._on_deleted)
         back = QShortcut(QKeySequence("Alt+Left"), self)
         back.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
         back.activated.connect(self._on_back)
+
+    def _connect_nodes(self) -> None:
+        nodes = self.nodes
+        nodes.loaded.connect(self._on_nodes)
+        nodes.events_loaded.connect(self.board_of_nodes.show_events)
+        nodes.events_failed.connect(self.board_of_nodes.show_events_problem)
+        nodes.fetch_started.connect(self.board_of_nodes.show_fetch)
+        self.board_of_nodes.fetch_wanted.connect(nodes.fetch)
+        self.board_of_nodes.node_log_wanted.connect(self._on_node_log)
+        self.log.node_wanted.connect(self.controller.show_log_of)
+
+    def _on_nodes(self, snapshot: NodesSnapshot) -> None:
+        shown = is_spread(snapshot.nodes)
+        self.tabs.setTabVisible(self.tabs.indexOf(self.board_of_nodes), shown)
+        sources = [
+            (node.node, f"{node.node} · {node.host}" if node.host else node.node) for node in snapshot.nodes.nodes
+        ]
+        self.log.set_sources(sources, len(snapshot.nodes.ranks))
+        if shown:
+            self.board_of_nodes.show_snapshot(snapshot)
+        self._show_head()
+
+    def _on_node_log(self, node: str) -> None:
+        self.tabs.setCurrentWidget(self.log)
+        self.log.choose_node(node)
+
+    def _on_retry(self) -> None:
+        snapshot, run_id = self.nodes.snapshot, self.controller.run_id
+        if snapshot is None or run_id is None:
+            return
+        dialog = RetryDialog(self._fleet, snapshot.nodes.nodes, self)
+        dialog.accepted.connect(lambda: self._actions.retry(run_id, dialog.hosts))
+        dialog.finished.connect(dialog.deleteLater)
+        dialog.open()
 
     def _runs(self) -> tuple[RunSummary, ...]:
         summary = self.controller.summary
@@ -190,6 +246,11 @@ class RunDetailPage(Page):
         self._head.show_summary(summary, self._kinds.get(summary.kind, summary.kind))
         self._buttons["run_stop"].setVisible(can_stop(summary))
         self._buttons["run_resume"].setVisible(can_resume(summary))
+        self._buttons["run_pause"].setVisible(can_pause(summary))
+        self._buttons["run_proceed"].setVisible(can_proceed(summary))
+        snapshot = self.nodes.snapshot
+        elsewhere = snapshot is not None and snapshot.is_elsewhere
+        self._buttons["run_again"].setVisible(elsewhere and can_resume(summary))
 
     def _on_kinds(self, kinds: tuple[RunKindInfo, ...]) -> None:
         self._kinds = {info.kind: info.title for info in kinds}
@@ -197,6 +258,7 @@ class RunDetailPage(Page):
 
     def _on_detail(self, detail: RunDetail) -> None:
         self._show_head()
+        self.nodes.on_summary(detail.summary)
         self._detail = detail
         self._stale = {self.overview, self.artifacts, self._spec_tab}
         self.board.set_markers(detail.markers)
@@ -223,6 +285,7 @@ class RunDetailPage(Page):
 
     def _on_summary(self, summary: RunSummary) -> None:
         self._show_head()
+        self.nodes.on_summary(summary)
         if self.overview not in self._stale:
             self.overview.show_summary(summary)
 
@@ -247,6 +310,7 @@ class RunDetailPage(Page):
     def _on_deleted(self, gone: DeletedRuns) -> None:
         if self.controller.run_id in gone.run_ids:
             self.controller.close()
+            self.nodes.close()
             self._state.set_content(
                 "trash", "The run is in the bin", "Its files can still be brought back.", "Go to all runs"
             )

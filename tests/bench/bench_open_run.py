@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from PySide6.QtCore import QEventLoop, QTimer
 from PySide6.QtWidgets import QApplication
 
+from app.controllers.fleet_controller import FleetController
 from app.controllers.routes import RUN, Route
 from app.controllers.services import Services
 from app.views.run_detail_page import RunDetailPage
@@ -106,7 +107,7 @@ def main() -> None:
         began = time.perf_counter()
         services.workspace.sync()
         index_s = time.perf_counter() - began
-        page = RunDetailPage(services)
+        page = RunDetailPage(services, FleetController(services))
         page.resize(1280, 800)
         page.show()
         open_run(page, RunId(short.name))

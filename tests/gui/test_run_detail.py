@@ -11,6 +11,7 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QPushButton
 
+from app.controllers.fleet_controller import FleetController
 from app.controllers.routes import RUN, RUNS, TRAIN, Route
 from app.views.run_detail_page import RunDetailPage
 from app.views.theme import apply_theme
@@ -27,7 +28,7 @@ from tests.helpers.run_pages import StallWatch, opened_services
 def page(qtbot, qapp, tmp_path):
     apply_theme(qapp, "light")
     with opened_services(tmp_path / "home", qtbot) as services:
-        made = RunDetailPage(services)
+        made = RunDetailPage(services, FleetController(services))
         qtbot.addWidget(made)
         made.resize(1100, 800)
         made.show()

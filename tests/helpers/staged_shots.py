@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator
 from PySide6.QtWidgets import QWidget
 
 from app.__main__ import Window
-from app.controllers.routes import HOSTS, Route
+from app.controllers.routes import HOSTS, TRAIN, Route
 from app.views.dialogs.questions import HostKeyDialog, SecretDialog
 from app.views.hosts.host_dialog import HostDialog
 from app.views.hosts.runtime_dialog import RuntimeDialog
 from app.views.hosts_page import HostsPage
+from app.views.train_page import TrainPage
+from app.views.wizards.new_run import Step
+from core.contracts.forms import FormValue, SpecReview
 from core.contracts.hosts import HostKeyQuestion, Progress, RuntimeRecord, SecretQuestion
+from tests.helpers import fleet_scenes
 
 Build = Callable[[Window], QWidget]
 
@@ -71,6 +75,57 @@ def _runtime(window: Window) -> QWidget:
     return RuntimeDialog("lab-1", RuntimeRecord(), window.shell)
 
 
+def _wizard(window: Window, values: dict[str, FormValue]) -> TrainPage:
+    window.services.router.go(Route(page=TRAIN, kind="train.script", values=values))
+    page = window.shell.stack.page(TRAIN)
+    assert isinstance(page, TrainPage)
+    page.wizard._wanted = None
+    page.wizard.state.load(values) if page.wizard.state is not None else None
+    return page
+
+
+def _where(values: dict[str, FormValue]) -> Build:
+    def build(window: Window) -> QWidget:
+        page = _wizard(window, values)
+        page.wizard._go(Step.WHERE)
+        for name in ("lab-0", "lab-3", "lab-2"):
+            page.wizard.where_step._picker.show_gpus(
+                name, "6 of 8 free · NVIDIA H100 80GB HBM3 · held by ben (88 python)"
+            )
+        return window.shell
+
+    return build
+
+
+def _review(window: Window) -> QWidget:
+    page = _wizard(window, {"launch.hosts": ["lab-0", "lab-3"], "name": "digits on two hosts"})
+    wizard = page.wizard
+    wizard._go(Step.REVIEW)
+    wizard._controller.review = lambda *_: None  # type: ignore[method-assign]
+    toml = 'kind = "train.script"\nname = "digits on two hosts"\nscript = "train.py"\n\n[launch]\nhosts = ["lab-0", "lab-3"]\n'
+    review = SpecReview(problems=(), warnings=(), toml=toml, command="pilothouse run spec.toml --hosts lab-0,lab-3 --follow")
+    step = wizard._review_step
+    step.show_review(review)
+    step.show_remote("2 hosts")
+    step.show_plan(PLAN)
+    wizard._is_ready = True
+    step._checks.show()
+    wizard._on_checked((fleet_scenes.report("lab-0"), fleet_scenes.report("lab-3")))
+    return window.shell
+
+
+PLAN = """Nodes
+  node0  lab-0   10.0.0.2 (ens5)   GPUs 4, 5, 6, 7   4 processes   head
+  node1  lab-3   10.0.0.5 (ens5)   GPUs 0, 1, 2, 3   4 processes
+
+Copied to each
+  ~/digits (code)    212 files, 1.4 MiB   without .git, __pycache__, .venv
+
+Command on each
+  torchrun --nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d --rdzv-endpoint=10.0.0.2:41733 -- train.py --epochs 3
+"""
+
+
 def stages(state: str) -> Iterator[tuple[str, Build]]:
     """Yield name and maker of each staged picture of a state of the history; the maker returns what to grab."""
     if state == "empty":
@@ -81,9 +136,16 @@ def stages(state: str) -> Iterator[tuple[str, Build]]:
     yield "host_runtime", _host_tab("lab-0", "runtime")
     yield "host_queue", _host_tab("lab-0", "queue")
     yield "host_unreachable", _host_tab("lab-4", "overview")
+    if state == "full":
+        yield "wizard_hosts", _where({"launch.hosts": [f"lab-{n}" for n in range(16)]})
     if state == "normal":
         yield "host_new_check", _host_tab("lab-1", "check")
         yield "host_installing", _installing
+        yield "wizard_local", _where({})
+        yield "wizard_hosts", _where({"launch.hosts": ["lab-0", "lab-3"]})
+        yield "wizard_slurm", _where({"launch.slurm.cluster": "lab-2"})
+        yield "wizard_kubernetes", _where({"launch.kubernetes.context": "prod-eu"})
+        yield "wizard_review", _review
         yield "question_key", _dialog(_unknown_key)
         yield "question_secret", _dialog(_passphrase)
         yield "host_runtime_dialog", _dialog(_runtime)

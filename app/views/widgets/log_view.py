@@ -6,6 +6,7 @@ Only the lines in ``LogLines`` are ever in the document, so that the length of t
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import (
@@ -20,6 +21,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -38,6 +40,8 @@ from core.contracts.runs import LogChunk
 _FLUSH_MS = 100
 _ERROR = re.compile(r"\b(error|exception|traceback|fatal|failed)\b", re.IGNORECASE)
 _WARNING = re.compile(r"\bwarn(?:ing)?\b", re.IGNORECASE)
+_RANK = re.compile(r"^(?:[\w-]+ \| )?\[rank(\d+)\]")
+_ALL_NODES, _ALL_RANKS = "All nodes", "All ranks"
 
 
 class _LevelHighlighter(QSyntaxHighlighter):
@@ -62,19 +66,22 @@ class _LevelHighlighter(QSyntaxHighlighter):
 
 
 class LogView(QWidget):
-    """Shows a log. Its parts are called ``log_text``, ``log_search``, ``log_earlier``, ``log_follow``.
+    """Shows a log. Its parts: ``log_text``, ``log_search``, ``log_earlier``, ``log_follow``, ``log_node``, ``log_rank``.
 
     Signals:
         earlier_wanted: Byte offset (int) before which more is wanted.
+        node_wanted: Name of the node (str) whose output alone is wanted; empty for that of all.
     """
 
     earlier_wanted = Signal(object)
+    node_wanted = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.lines = LogLines()
         self._pending: list[LogChunk] = []
         self._total = 0
+        self._hides = False
         self._build()
         self._flush_timer = QTimer(self, interval=_FLUSH_MS, singleShot=True)
         self._flush_timer.timeout.connect(self._flush)
@@ -88,6 +95,7 @@ class LogView(QWidget):
         lines = self.lines.reset(chunk)
         self._total = chunk.total
         self.text.setPlainText("\n".join(lines))
+        self._hide_other_ranks(0)
         self._scroll_to_end()
         self._show_state()
 
@@ -107,11 +115,37 @@ class LogView(QWidget):
             below = bar.maximum() - bar.value()
             cursor = QTextCursor(self.text.document())
             cursor.insertText("\n".join(lines) + "\n")
+            self._hide_other_ranks(0)
             bar.setValue(bar.maximum() - below)
         self._show_state()
 
+    def set_sources(self, nodes: Sequence[tuple[str, str]], ranks: int) -> None:
+        """Offer a choice of nodes (name, title) and of ranks, where there are several."""
+        if [self._node.itemData(n) for n in range(1, self._node.count())] != [name for name, _ in nodes]:
+            chosen = self._node.currentData()
+            self._node.clear()
+            self._node.addItem(_ALL_NODES, "")
+            for name, title in nodes:
+                self._node.addItem(title, name)
+            self._node.setCurrentIndex(max(self._node.findData(chosen), 0))
+        if self._rank.count() - 1 != ranks:
+            self._rank.clear()
+            self._rank.addItem(_ALL_RANKS, None)
+            for rank in range(ranks):
+                self._rank.addItem(f"Rank {rank}", rank)
+        self._node.setVisible(len(nodes) > 1)
+        self._rank.setVisible(ranks > 1)
+
+    def choose_node(self, name: str) -> None:
+        """Choose a node, as the user does."""
+        index = self._node.findData(name)
+        if index >= 0 and index != self._node.currentIndex():
+            self._node.setCurrentIndex(index)
+            self.node_wanted.emit(name)
+
     def clear(self) -> None:
         """Show nothing."""
+        self.set_sources((), 0)
         self.reset(LogChunk(text="", start=0, end=0, total=0))
         self._follow.setChecked(True)
 
@@ -143,6 +177,7 @@ class LogView(QWidget):
         self.search.setMaximumWidth(360)
         self.search.addAction(icon("search"), QLineEdit.ActionPosition.LeadingPosition)
         self.search.returnPressed.connect(self._on_search)
+        self._build_sources()
         self._found = QLabel()
         set_kind(self._found, "caption")
         self._earlier = QPushButton("Load earlier")
@@ -162,6 +197,8 @@ class LogView(QWidget):
         copy.setToolTip("Copy the lines that are loaded.")
         copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.text.toPlainText()))
         bar.addWidget(self.search, 1)
+        bar.addWidget(self._node)
+        bar.addWidget(self._rank)
         bar.addWidget(self._found)
         bar.addStretch(1)
         for widget in (self._state, self._earlier, copy, self._follow):
@@ -170,6 +207,17 @@ class LogView(QWidget):
         find.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
         find.activated.connect(self.search.setFocus)
         return bar
+
+    def _build_sources(self) -> None:
+        self._node, self._rank = QComboBox(), QComboBox()
+        for box, name, words in ((self._node, "log_node", "Node"), (self._rank, "log_rank", "Rank")):
+            box.setObjectName(name)
+            box.setAccessibleName(f"{words} whose lines to show")
+            box.hide()
+        self._node.addItem(_ALL_NODES, "")
+        self._rank.addItem(_ALL_RANKS, None)
+        self._node.activated.connect(lambda _: self.node_wanted.emit(str(self._node.currentData() or "")))
+        self._rank.activated.connect(lambda _: self._on_rank())
 
     def _flush(self) -> None:
         chunks, self._pending = self._pending, []
@@ -184,6 +232,7 @@ class LogView(QWidget):
         change = self.lines.append(whole)
         self._total = whole.total
         cursor = QTextCursor(self.text.document())
+        first_new = self.text.blockCount() - change.replaces_last - change.num_removed_first
         cursor.beginEditBlock()
         cursor.movePosition(QTextCursor.MoveOperation.End)
         if change.replaces_last:
@@ -194,9 +243,35 @@ class LogView(QWidget):
         cursor.insertText("\n".join(change.lines))
         self._remove_first(cursor, change.num_removed_first)
         cursor.endEditBlock()
+        self._hide_other_ranks(first_new)
         if self._follow.isChecked():
             self._scroll_to_end()
         self._show_state()
+
+    def _hide_other_ranks(self, first: int) -> None:
+        """Hide lines of other ranks than the chosen one, from a line on; a line without a rank goes with the one before."""
+        wanted = self._rank.currentData()
+        if wanted is None and not self._hides:
+            return
+        self._hides = wanted is not None
+        document = self.text.document()
+        block = document.findBlockByNumber(max(first, 0))
+        before = block.previous()
+        start, shows = block.position(), not self._hides or not before.isValid() or before.isVisible()
+        while block.isValid():
+            found = _RANK.match(block.text())
+            if found is not None and self._hides:
+                shows = int(found[1]) == wanted
+            block.setVisible(shows)
+            block = block.next()
+        document.markContentsDirty(start, document.characterCount() - start)
+        self.text.viewport().update()
+
+    def _on_rank(self) -> None:
+        self._hides = True
+        self._hide_other_ranks(0)
+        if self._follow.isChecked():
+            self._scroll_to_end()
 
     @staticmethod
     def _remove_first(cursor: QTextCursor, count: int) -> None:

@@ -25,7 +25,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.viewmodels.curve_set import ChartPlan, CurveRequest, CurveSet, curve_label
+from app.viewmodels.curve_names import curve_label
+from app.viewmodels.curve_set import ChartPlan, CurveRequest, CurveSet
 from app.viewmodels.metric_series import Axis, Sample, ViewRange
 from app.viewmodels.plot_options import PlotOptions
 from app.views.icons import icon

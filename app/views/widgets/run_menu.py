@@ -10,7 +10,16 @@ from PySide6.QtGui import QDesktopServices, QGuiApplication
 from PySide6.QtWidgets import QFileDialog, QMenu, QMessageBox, QWidget
 
 from app.controllers.routes import TRAIN, Route, Router
-from app.controllers.run_actions import EXPORT_FORMATS, RunActions, can_build_on, can_delete, can_resume, can_stop
+from app.controllers.run_actions import (
+    EXPORT_FORMATS,
+    RunActions,
+    can_build_on,
+    can_delete,
+    can_pause,
+    can_proceed,
+    can_resume,
+    can_stop,
+)
 from app.views.icons import icon
 from core.contracts.ids import RunId
 from core.contracts.runs import RunSummary
@@ -42,6 +51,14 @@ class RunCommands:
     def resume(self, runs: Sequence[RunSummary]) -> None:
         """Start again those that can go on."""
         self._actions.resume(_ids(run for run in runs if can_resume(run)))
+
+    def pause(self, runs: Sequence[RunSummary]) -> None:
+        """Hold those that run."""
+        self._actions.pause(_ids(run for run in runs if can_pause(run)))
+
+    def proceed(self, runs: Sequence[RunSummary]) -> None:
+        """Let those that are held go on."""
+        self._actions.proceed(_ids(run for run in runs if can_proceed(run)))
 
     def clone(self, run: RunSummary) -> None:
         """Open the wizard with a run's settings."""
@@ -111,6 +128,8 @@ def fill_run_menu(menu: QMenu, commands: RunCommands, runs: Sequence[RunSummary]
         _add(menu, "open", f"Open{keys('Enter')}", lambda: commands.open(one))
     if in_table:
         _add(menu, "stop", "Stop", lambda: commands.stop(runs), enabled=any(can_stop(run) for run in runs))
+        _add(menu, "pause", "Pause", lambda: commands.pause(runs), enabled=any(can_pause(run) for run in runs))
+        _add(menu, "play", "Continue", lambda: commands.proceed(runs), enabled=any(can_proceed(run) for run in runs))
         _add(menu, "resume", "Resume", lambda: commands.resume(runs), enabled=any(can_resume(run) for run in runs))
     if one is not None and in_table:
         _add(menu, "clone", f"Clone into a new run{keys('Ctrl+D')}", lambda: commands.clone(one))

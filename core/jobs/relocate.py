@@ -43,7 +43,7 @@ def relocated(spec: Spec, placement: Placement, node: str) -> Spec:
 def _moved(value: Any, moves: list[tuple[PurePosixPath, PurePosixPath]]) -> Any:
     if isinstance(value, str):
         return _moved_text(value, moves)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_moved(item, moves) for item in cast("list[Any]", value)]
     if isinstance(value, dict):
         return {key: _moved(item, moves) for key, item in cast("dict[str, Any]", value).items()}

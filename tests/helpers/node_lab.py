@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,6 +94,11 @@ class NodeLab:
 
         return wait_for(record, f"the worker of {node} to start")
 
+    def supervisor_pid(self, node: str) -> int:
+        found = read_record(self.layout(node).supervisor(node), SupervisorRecord)
+        assert found is not None
+        return found.identity.pid
+
     def pids(self, node: str = "") -> set[int]:
         return marked_processes(self.run_id, node)
 
@@ -144,7 +149,7 @@ def placement_for(
 
 
 @contextmanager
-def opened_nodes(folder: Path, spec: RunSpec, nodes: str = "ab", **placement: int) -> Iterator[NodeLab]:
+def opened_nodes(folder: Path, spec: RunSpec, nodes: str = "ab", **placement: int) -> Generator[NodeLab]:
     """Yield a prepared run on several nodes; whatever it left alive is killed at the end."""
     run_id = new_run_id("nodes")
     lab = NodeLab(folder, placement_for(folder, run_id, nodes, **placement), run_id, spec)

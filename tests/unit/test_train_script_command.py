@@ -54,9 +54,16 @@ def test_on_several_nodes_only_the_head_holds_the_rendezvous() -> None:
         assert option(argv, "--rdzv-endpoint") == "10.0.0.1:4711"
         assert option(argv, "--rdzv-id") == "run-1"
         assert f"is_host={is_host}" in option(argv, "--rdzv-conf").split(",")
-        assert option(argv, "--local-addr") == address
+        assert option(argv, "--local-addr").endswith(address)
         assert option(argv, "--max-restarts") == "0"
         assert argv[-1] == "--"
+
+
+def test_ranks_are_numbered_in_the_placements_order_and_the_head_is_known_by_its_address() -> None:
+    nodes = [group(1, nodes=3, node=node) for node in "abc"]
+    names = [option(command.launch_argv("py", "torchrun", "auto", one)[0], "--local-addr") for one in nodes]
+    assert names[0] == "10.0.0.1"
+    assert sorted(names) == names
 
 
 def test_an_elastic_run_may_restart_once_for_each_node_that_it_can_lose() -> None:

@@ -151,9 +151,20 @@ def _torchrun_options(group: RankGroup) -> list[str]:
         *("--rdzv-endpoint", _endpoint(placement.head.address, placement.rendezvous.port)),
         *("--rdzv-id", group.group_id),
         *("--rdzv-conf", conf),
-        *("--local-addr", placement.of(group.node).address),
+        *("--local-addr", _rank_order(placement, group.node)),
         *("--max-restarts", str(restarts)),
     ]
+
+
+def _rank_order(placement: Placement, node: str) -> str:
+    """Return a node's name in the rendezvous: torchrun numbers the ranks in the order of these names.
+
+    Only that of the node with rank 0 is used as an address, and that is the head, which also holds the rendezvous: so the
+    others may be called what puts them behind it, in the placement's order.
+    """
+    index = [placed.node for placed in placement.nodes].index(node)
+    address = placement.of(node).address
+    return f"~{index:05d}-{address}" if index else address
 
 
 def _endpoint(address: str, port: int) -> str:

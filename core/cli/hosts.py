@@ -164,8 +164,6 @@ def _choice(record: HostRecord, options: argparse.Namespace) -> RuntimeRecord:
         now = RuntimeRecord(kind="interpreter", python=options.python)
     elif now.kind == "none":
         now = RuntimeRecord(kind="managed")
-    elif now.kind == "managed":
-        now = msgspec.structs.replace(now, python="")
     changes: dict[str, Any] = {}
     if options.prelude is not None:
         changes["prelude"] = tuple(options.prelude)

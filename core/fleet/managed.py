@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,15 +45,20 @@ def make_managed(
         Cancelled: Nothing is left either.
     """
     is_sent = not facts.index_answers if from_here is None else from_here
-    base = _base_python(facts, choice, is_sent=is_sent)
+    base = _base_python(link, facts, choice, is_sent=is_sent)
     _check_space(facts, choice)
     link.run(["/bin/sh", "-c", _SWEEP, "sh", facts.work_dir, COMPLETE, str(_STALE_MINUTES)])
     maker = _Maker(link, facts, choice, watcher, cache)
     return maker.make(base, is_sent=is_sent), maker.folder
 
 
-def _base_python(facts: HostFacts, choice: RuntimeRecord, *, is_sent: bool) -> str:
-    if choice.python and not choice.python.startswith(f"{facts.work_dir}/runtimes/"):
+def _base_python(link: Link, facts: HostFacts, choice: RuntimeRecord, *, is_sent: bool) -> str:
+    """Return the interpreter to build on: the one that was named, that of the environment until now, or one found."""
+    if choice.python.startswith(f"{facts.work_dir}/runtimes/"):
+        before = _built_on(link, choice.python)
+        if before:
+            return before
+    elif choice.python:
         return choice.python
     found = facts.newest_python(OLDEST_PYTHON)
     if found is not None:
@@ -64,6 +70,18 @@ def _base_python(facts: HostFacts, choice: RuntimeRecord, *, is_sent: bool) -> s
         f"The host has no Python 3.11 or newer (found: {there}) and no internet to get one from.",
         "Install one there, or name one that is elsewhere on it: pilothouse hosts install NAME --managed --python PATH",
     )
+
+
+def _built_on(link: Link, python: str) -> str:
+    """Return the interpreter that one of our environments was built on; empty when that cannot be told any more."""
+    try:
+        text = link.read(f"{python.removesuffix('/bin/python')}/pyvenv.cfg").decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    said = dict(re.findall(r"^(\w+) *= *(.*?)\s*$", text, re.MULTILINE))
+    version = ".".join(said.get("version_info", "3").split(".")[:2])
+    candidate = f"{said.get('home', '')}/python{version}"
+    return candidate if link.stat(candidate) is not None else ""
 
 
 def _check_space(facts: HostFacts, choice: RuntimeRecord) -> None:

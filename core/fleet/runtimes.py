@@ -27,6 +27,8 @@ from core.settings.home import default_home
 
 SELF_TEST_LIMIT_S = 300.0
 _PRELUDE_LIMIT_S = 60.0
+_REPLACED = "pilothouse-replaced"
+"""File in the folder of an environment that another one has taken the place of; it goes when no process uses it."""
 
 # The folder comes on the input, not as an argument: else this very shell would be found to use it. An agent does not
 # count: it is ours, and is started again from wherever the record says.
@@ -93,7 +95,7 @@ def install(
         if link.is_alive() and not is_kept:
             link.remove(folder)
         raise
-    _remove_idle(link, record, facts, keep=folder)
+    _retire(link, record, facts, keep=folder)
     watcher.report(Progress(stage="Ready", done=1.0))
     return msgspec.structs.replace(new, runtime=msgspec.structs.replace(runtime, checked=time.time()))
 
@@ -110,11 +112,17 @@ def _is_in_use(link: Link, folder: str) -> bool:
     return bool(done.stdout.strip())
 
 
-def _remove_idle(link: Link, record: HostRecord, facts: HostFacts, *, keep: str) -> None:
-    """Remove the folder that a record had until now, unless a process of a run still lives in it."""
+def _retire(link: Link, record: HostRecord, facts: HostFacts, *, keep: str) -> None:
+    """Remove the folder that a record had until now, and earlier ones, unless a process of a run still lives in them."""
     old = folder_of(record, facts)
-    if old and old != keep and not _is_in_use(link, old):
-        link.remove(old)
+    if old and old != keep and link.stat(old) is not None:
+        link.write(f"{old}/{_REPLACED}", b"")
+    root = f"{facts.work_dir}/runtimes"
+    for entry in link.listdir(root):
+        folder = f"{root}/{entry.name}"
+        is_old = entry.is_dir and folder != keep and link.stat(f"{folder}/{_REPLACED}") is not None
+        if is_old and not _is_in_use(link, folder):
+            link.remove(folder)
 
 
 def repair(pool: Links, record: HostRecord, watcher: Watcher, wheels_from_here: bool | None = None) -> HostRecord:
@@ -127,8 +135,7 @@ def repair(pool: Links, record: HostRecord, watcher: Watcher, wheels_from_here: 
     findings = self_test(pool, record, watcher)
     if all(finding.level is FindingLevel.OK for finding in findings):
         return msgspec.structs.replace(record, runtime=msgspec.structs.replace(record.runtime, checked=time.time()))
-    python = "" if record.runtime.kind == "managed" else record.runtime.python
-    damaged = msgspec.structs.replace(record.runtime, python=python, worker_dir="")
+    damaged = msgspec.structs.replace(record.runtime, worker_dir="")
     link = pool.link(record.name)
     if record.runtime.worker_dir and not _is_in_use(link, record.runtime.worker_dir):
         link.remove(record.runtime.worker_dir)

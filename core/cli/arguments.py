@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from core.cli.hosts_arguments import add_hosts
 from core.contracts.states import RunState
 
 EXPORT_FORMATS = ("csv", "parquet", "tensorboard")
@@ -31,14 +32,25 @@ def _add_runs(runs: argparse.ArgumentParser) -> None:
         ("show", "show one run"),
         ("stop", "save a checkpoint and stop"),
         ("resume", "go on from the last checkpoint"),
+        ("pause", "hold a run; its processes wait and keep their memory"),
+        ("continue", "let a paused run go on"),
+        ("retry", "resume an ended run, on the same hosts or on others"),
+        ("fetch", "bring checkpoints or artifacts of a run on other hosts here"),
     ):
         one = _with_json(acts.add_parser(act, help=help_text))
         one.add_argument("run_id", metavar="ID", help="the run's id, or its unambiguous beginning or end")
-        if act in ("stop", "resume"):
+        if act in ("stop", "resume", "retry"):
             one.add_argument("--follow", action="store_true", help="wait until the run has ended")
+        if act == "retry":
+            one.add_argument("--hosts", default="", metavar="A,B", help="run on these hosts instead, the head first")
+        if act == "fetch":
+            one.add_argument(
+                "--what", choices=("checkpoints", "artifacts"), default="checkpoints", help="default: checkpoints"
+            )
     logs = _with_json(acts.add_parser("logs", help="print what a run's processes printed"))
     logs.add_argument("run_id", metavar="ID")
     logs.add_argument("--follow", action="store_true", help="go on until the run has ended")
+    logs.add_argument("--node", default="", help="only this node of a run on several (default: all, merged)")
     logs.add_argument("--tail-bytes", type=int, default=0, help="only the last so many bytes")
     for act, help_text in (("delete", "move runs to the bin"), ("restore", "take runs back out of the bin")):
         many = _with_json(acts.add_parser(act, help=help_text))
@@ -53,6 +65,17 @@ def _add_runs(runs: argparse.ArgumentParser) -> None:
     export.add_argument(
         "--output", default="", help="target file or folder (default: ID with the format's ending, here)"
     )
+
+
+def _add_placement(run: argparse.ArgumentParser) -> None:
+    """Where a run goes; each option takes the place of the spec's own."""
+    where = run.add_mutually_exclusive_group()
+    where.add_argument("--hosts", default="", metavar="A,B", help="run on these hosts, the head first")
+    where.add_argument("--slurm", default="", metavar="NAME", help="submit to the Slurm of this host (local: this one)")
+    where.add_argument("--kubernetes", default="", metavar="CONTEXT", help="submit to this context of the kubeconfig")
+    run.add_argument("--devices", default="", help="GPUs: auto, cpu, indices such as 0,1, or per host: 'a=0,1 b=2'")
+    run.add_argument("--queue", action="store_true", help="wait on the hosts until the devices are free")
+    run.add_argument("--dry-run", action="store_true", help="print the plan, the script or the manifest; start nothing")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -74,7 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
         "spec", metavar="SPEC.toml", help="a spec file, or the name of a shipped example such as digits.toml"
     )
     run.add_argument("--follow", action="store_true", help="wait until the run has ended, showing its progress")
+    _add_placement(run)
     _add_runs(commands.add_parser("runs", help="list, show, stop, resume, delete, export runs"))
+    add_hosts(commands.add_parser("hosts", help="add, list, check and set up the hosts that runs can go to"))
     hardware = _with_json(commands.add_parser("hardware", help="show what this machine has"))
     hardware.add_argument(
         "--measure", action="store_true", help="measure peak arithmetic and memory bandwidth (seconds)"

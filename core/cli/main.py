@@ -49,6 +49,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from core.cli.hardware import show_hardware
 
         return show_hardware(options)
+    if options.command == "hosts":
+        from core.cli.hosts import hosts
+
+        return hosts(options)
     from core.workspace.workspace import Workspace
 
     workspace = Workspace.open()
@@ -59,7 +63,7 @@ def _dispatch(options: argparse.Namespace) -> int:
             from core.cli.quickstart import quickstart
 
             return quickstart(workspace, options)
-        from core.cli import runs
+        from core.cli import remote, runs
 
         if options.command == "run":
             return runs.run_spec(workspace, options)
@@ -69,6 +73,10 @@ def _dispatch(options: argparse.Namespace) -> int:
             "logs": runs.logs,
             "stop": runs.stop,
             "resume": runs.resume,
+            "pause": remote.pause,
+            "continue": remote.proceed,
+            "retry": remote.retry,
+            "fetch": remote.fetch,
             "delete": runs.delete,
             "restore": runs.restore,
             "purge": runs.purge,

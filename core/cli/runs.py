@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from core.cli.node_tables import is_elsewhere, nodes_document, nodes_text
 from core.cli.output import (
     ExitCode,
     code_of_state,
@@ -17,6 +18,7 @@ from core.cli.output import (
     summary_document,
     table,
 )
+from core.cli.placing import placed_spec
 from core.cli.progress import ProgressLine
 from core.contracts.errors import UserError
 from core.contracts.ids import RunId
@@ -25,11 +27,21 @@ from core.contracts.states import RunState
 from core.workspace.workspace import Workspace
 
 _LOG_PIECE_BYTES = 1 << 20
+REACH_S = 8.0
+"""How long a command waits for what hosts have written; then it shows what is here."""
 
 
 def run_spec(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
     """Launch a spec; with ``--follow`` wait for its end. Ctrl+C while following leaves the run going."""
-    run_id = workspace.launch_spec(workspace.read_spec(Path(options.spec)))
+    spec = placed_spec(workspace.read_spec(Path(options.spec)), options)
+    if options.dry_run:
+        text = workspace.preview(spec)
+        if options.json:
+            print_json({"preview": text})
+        else:
+            print_text(text.rstrip("\n"))
+        return ExitCode.OK
+    run_id = workspace.launch_spec(spec)
     if not options.follow:
         run_dir = workspace.home.run_dir(run_id)
         if options.json:
@@ -37,10 +49,11 @@ def run_spec(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
         else:
             print_text(f"Launched {run_id}. Follow it with: pilothouse runs logs {run_id} --follow")
         return ExitCode.OK
-    return _follow(workspace, run_id, as_json=options.json)
+    return follow(workspace, run_id, as_json=options.json)
 
 
-def _follow(workspace: Workspace, run_id: RunId, *, as_json: bool) -> ExitCode:
+def follow(workspace: Workspace, run_id: RunId, *, as_json: bool) -> ExitCode:
+    """Wait for the end of a run, showing its progress; return the exit code that tells how it ended."""
     if not as_json:
         print_text(f"Following {run_id}. Ctrl+C stops following, not the run.")
     with ProgressLine(enabled=not as_json) as line:
@@ -60,7 +73,7 @@ def _ending(run: RunSummary) -> str:
 
 def list_runs(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
     """Print the newest runs that match."""
-    workspace.sync()
+    workspace.sync(reach_s=REACH_S)
     query = RunQuery(
         text=options.text,
         states=tuple(RunState(state) for state in options.state),
@@ -89,16 +102,19 @@ def list_runs(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
 
 def show(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
     """Print one run."""
-    run_id = _found(workspace, options)
+    run_id = found_run(workspace, options)
     detail = workspace.detail(run_id)
+    nodes = workspace.nodes(run_id)
     if options.json:
-        print_json(run_document(detail))
+        print_json({**run_document(detail), **nodes_document(nodes)})
         return ExitCode.OK
     run = detail.summary
     print_text(_ending(run))
     print_text(
         f"  kind {run.kind}, started {local_time(run.started)}, ended {local_time(run.ended)}, folder {run.run_dir}"
     )
+    if is_elsewhere(nodes):
+        print_text(f"\n{nodes_text(nodes)}")
     for found in detail.tables:
         rows = [tuple(number(c) if isinstance(c, float) else str(c) for c in row) for row in found.rows]
         print_text(f"\n{found.name}\n{table(found.columns, rows)}")
@@ -113,24 +129,28 @@ def show(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def _found(workspace: Workspace, options: argparse.Namespace) -> RunId:
+def found_run(workspace: Workspace, options: argparse.Namespace) -> RunId:
+    """Return the run that the command names; UserError when none or several match."""
     workspace.sync()
-    return workspace.find(options.run_id)
+    run_id = workspace.find(options.run_id)
+    workspace.refresh(run_id, REACH_S)
+    return run_id
 
 
 def logs(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
     """Print the output of a run; with ``--follow`` until it ends."""
-    run_id = _found(workspace, options)
+    run_id = found_run(workspace, options)
+    start = -options.tail_bytes if options.tail_bytes else 0
     if options.json:
-        piece = workspace.log(run_id, -options.tail_bytes if options.tail_bytes else 0, limit=64 * _LOG_PIECE_BYTES)
+        piece = workspace.log(run_id, start, 64 * _LOG_PIECE_BYTES, options.node)
         print_json({"run_id": run_id, "text": piece.text, "start": piece.start, "end": piece.end, "total": piece.total})
         return ExitCode.OK
-    offset = _print_from(workspace, run_id, -options.tail_bytes if options.tail_bytes else 0)
+    offset = _print_from(workspace, run_id, start, options.node)
     if options.follow:
 
         def print_new(_: RunSummary | None = None) -> bool:
             nonlocal offset
-            offset = _print_from(workspace, run_id, offset)
+            offset = _print_from(workspace, run_id, offset, options.node)
             return False
 
         workspace.wait(run_id, should_stop=print_new)
@@ -138,9 +158,9 @@ def logs(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def _print_from(workspace: Workspace, run_id: RunId, offset: int) -> int:
+def _print_from(workspace: Workspace, run_id: RunId, offset: int, node: str) -> int:
     while True:
-        piece = workspace.log(run_id, offset, _LOG_PIECE_BYTES)
+        piece = workspace.log(run_id, offset, _LOG_PIECE_BYTES, node)
         sys.stdout.write(piece.text)
         sys.stdout.flush()
         if piece.end >= piece.total:
@@ -150,19 +170,19 @@ def _print_from(workspace: Workspace, run_id: RunId, offset: int) -> int:
 
 def stop(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
     """Ask a run to stop; with ``--follow`` wait until it has."""
-    run_id = _found(workspace, options)
+    run_id = found_run(workspace, options)
     workspace.stop(run_id)
     if options.follow:
-        return ExitCode.OK if _follow(workspace, run_id, as_json=options.json) is ExitCode.STOPPED else ExitCode.FAILED
+        return ExitCode.OK if follow(workspace, run_id, as_json=options.json) is ExitCode.STOPPED else ExitCode.FAILED
     return _say(workspace, run_id, f"Asked {run_id} to save and stop.", as_json=options.json)
 
 
 def resume(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
     """Resume a run; with ``--follow`` wait for its end."""
-    run_id = _found(workspace, options)
+    run_id = found_run(workspace, options)
     workspace.resume(run_id)
     if options.follow:
-        return _follow(workspace, run_id, as_json=options.json)
+        return follow(workspace, run_id, as_json=options.json)
     return _say(workspace, run_id, f"Resumed {run_id} from its last checkpoint.", as_json=options.json)
 
 
@@ -228,7 +248,7 @@ def rebuild(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
 
 def export(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
     """Write a run's metrics to a file."""
-    run_id = _found(workspace, options)
+    run_id = found_run(workspace, options)
     ending = {"csv": ".csv", "parquet": ".parquet", "tensorboard": ""}[options.format]
     target = Path(options.output).expanduser() if options.output else Path.cwd() / f"{run_id}{ending}"
     written = workspace.export(run_id, options.format, target.absolute())

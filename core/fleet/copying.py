@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 
 from core.contracts.errors import Cancelled, EnvironmentProblem, UserError
-from core.contracts.hosts import Progress, Watcher
+from core.contracts.hosts import NoWatcher, Progress, Watcher
 from core.contracts.links import Link, RemoteProcess
 from core.contracts.placement import CopiedPath
 from core.contracts.specs import RunSpec
 from core.fleet.manifest import HashMemory, Manifest, survey
-from core.fleet.receiving import Blob, Done, Order, Wanted
+from core.fleet.receiving import MARK, Blob, Done, Order, Wanted
 from core.plugins.registry import registry
 from core.settings.home import Home
 
@@ -27,6 +27,7 @@ CODE_LIMIT_BYTES = 1 << 30
 RECEIVER_MODULE = "core.cli.receive"
 _CHUNK_BYTES = 256 << 10
 _ANSWER_LIMIT_S = 300.0
+_CHATTER_LIMIT_BYTES = 1 << 20
 _decode_answer = msgspec.json.Decoder(Wanted | Done).decode
 
 
@@ -35,19 +36,21 @@ class Copy:
     """A file or folder to copy.
 
     Attributes:
-        manifest: What it holds.
+        manifest: What it holds, and from where it is read.
+        here: Its path in the spec: the same, unless it is read from a snapshot.
         there: Its place on the host, relative to the work folder.
         is_shared: Data, which runs share and do not write; else code, a run's own.
     """
 
     manifest: Manifest
+    here: str
     there: str
     is_shared: bool
 
     @property
     def record(self) -> CopiedPath:
         """How the placement names it."""
-        return CopiedPath(here=self.manifest.here, there=self.there)
+        return CopiedPath(here=self.here, there=self.there)
 
     def sentence(self) -> str:
         """Return what is copied and how much it is, for people."""
@@ -55,7 +58,7 @@ class Copy:
         size = self.manifest.size_bytes
         amount = f"{size / (1 << 20):.1f} MiB" if size >= 1 << 20 else f"{size / 1024:.1f} KiB"
         files = "1 file" if count == 1 else f"{count} files"
-        return f"{'Data' if self.is_shared else 'Code'} {self.manifest.here} ({files}, {amount}) to {self.there}"
+        return f"{'Data' if self.is_shared else 'Code'} {self.here} ({files}, {amount}) to {self.there}"
 
 
 def copies_of(home: Home, spec: RunSpec, run_id: str, is_cancelled: Callable[[], bool]) -> tuple[Copy, ...]:
@@ -72,55 +75,84 @@ def copies_of(home: Home, spec: RunSpec, run_id: str, is_cancelled: Callable[[],
     code = registry().get(str(spec.__struct_config__.tag)).code_folder(spec)
     if code and launch.copy_code == "copy":
         manifest = survey(Path(code), launch.exclude, memory, limit_bytes=CODE_LIMIT_BYTES, is_cancelled=is_cancelled)
-        found.append(Copy(manifest=manifest, there=f"runs/{run_id}/code", is_shared=False))
+        found.append(Copy(manifest=manifest, here=code, there=f"runs/{run_id}/code", is_shared=False))
     for path in launch.copy_data:
         data = Path(path).expanduser().absolute()
         manifest = survey(data, launch.exclude, memory, is_cancelled=is_cancelled)
-        found.append(Copy(manifest=manifest, there=f"data/{manifest.digest}/{data.name}", is_shared=True))
+        found.append(
+            Copy(manifest=manifest, here=str(data), there=f"data/{manifest.digest}/{data.name}", is_shared=True)
+        )
     memory.save()
     return tuple(found)
 
 
-def send(link: Link, receiver: Sequence[str], copies: Sequence[Copy], watcher: Watcher) -> int:
-    """Make the copies on a host; return how many bytes were sent.
+class Sender:
+    """Makes copies on one host, by the program there that takes them in. One thread at a time; ends with ``close``."""
 
-    Args:
-        link: The host.
-        receiver: Words that start ``core.cli.receive`` there, with the work folder.
-        copies: What to make, in order.
-        watcher: Is told the host's share of bytes.
+    def __init__(self, link: Link, receiver: Sequence[str]) -> None:
+        """Start the program, which costs its start alone until something is sent.
 
-    Raises:
-        UserError: A file changed meanwhile.
-        EnvironmentProblem: The link is lost, or the host cannot take it (no space, no permission).
-        Cancelled: Asked to end; what was sent is kept for the next time.
-    """
-    if not copies:
-        return 0
-    process = link.start(receiver)
-    try:
-        sending = _Sending(link.name, process, copies, watcher)
-        for copy in copies:
-            sending.make(copy)
-        process.close_input()
-        return sending.sent_bytes
-    finally:
-        process.close()
+        Args:
+            link: The host.
+            receiver: Words that start ``core.cli.receive`` there, with the work folder.
+
+        Raises:
+            EnvironmentProblem: The link is lost.
+        """
+        self._process = link.start(receiver)
+        self._sending = _Sending(link.name, self._process)
+
+    def send(self, copies: Sequence[Copy], watcher: Watcher) -> int:
+        """Make the copies; return how many bytes were sent.
+
+        Args:
+            copies: What to make, in order.
+            watcher: Is told the host's share of bytes.
+
+        Raises:
+            UserError: A file changed meanwhile.
+            EnvironmentProblem: The link is lost, or the host cannot take it (no space, no permission).
+            Cancelled: Asked to end; what was sent is kept for the next time.
+        """
+        return self._sending.make_all(copies, watcher)
+
+    def close(self) -> None:
+        """Let the program end. Raises nothing."""
+        self._process.close()
 
 
 class _Sending:
-    """One host's copies going over the wire."""
+    """Copies going over the wire to one host."""
 
-    def __init__(self, host: str, process: RemoteProcess, copies: Sequence[Copy], watcher: Watcher) -> None:
-        self.sent_bytes = 0
+    def __init__(self, host: str, process: RemoteProcess) -> None:
         self._host = host
         self._process = process
-        self._watcher = watcher
-        self._done_bytes = 0
-        self._total_bytes = sum(copy.manifest.size_bytes for copy in copies)
+        self._watcher: Watcher = NoWatcher()
+        self._sent_bytes = self._done_bytes = self._total_bytes = 0
         self._unread = b""
+        self._has_begun = False
 
-    def make(self, copy: Copy) -> None:
+    def make_all(self, copies: Sequence[Copy], watcher: Watcher) -> int:
+        """Have copies made, one after the other; return how many bytes were sent for them."""
+        self._watcher = watcher
+        self._sent_bytes = self._done_bytes = 0
+        self._total_bytes = sum(copy.manifest.size_bytes for copy in copies)
+        if not self._has_begun:
+            self._skip_chatter()
+            self._has_begun = True
+        for copy in copies:
+            self._make(copy)
+        return self._sent_bytes
+
+    def _skip_chatter(self) -> None:
+        """Read on to the program's first line, past what a login shell printed."""
+        while MARK + b"\n" not in self._unread:
+            if len(self._unread) > _CHATTER_LIMIT_BYTES:
+                raise self._ended()
+            self._unread += self._read()
+        self._unread = self._unread.partition(MARK + b"\n")[2]
+
+    def _make(self, copy: Copy) -> None:
         """Have one copy made."""
         order = Order(
             target=copy.there,
@@ -159,7 +191,7 @@ class _Sending:
                         f"The file {str(path)!r} became shorter while it was being copied.", "Launch again."
                     )
                 self._write(data)
-                self.sent_bytes += len(data)
+                self._sent_bytes += len(data)
                 left -= len(data)
                 self._report(len(data))
 
@@ -187,18 +219,21 @@ class _Sending:
 
     def _answer(self) -> Wanted | Done:
         while b"\n" not in self._unread:
-            try:
-                data = self._process.read(1 << 16, _ANSWER_LIMIT_S)
-            except TimeoutError:
-                data = b""
-            if not data:
-                raise self._ended()
-            self._unread += data
+            self._unread += self._read()
         line, _, self._unread = self._unread.partition(b"\n")
         try:
             return _decode_answer(line)
         except msgspec.MsgspecError as error:
             raise self._ended() from error
+
+    def _read(self) -> bytes:
+        try:
+            data = self._process.read(1 << 16, _ANSWER_LIMIT_S)
+        except TimeoutError:
+            data = b""
+        if not data:
+            raise self._ended()
+        return data
 
     def _ended(self) -> EnvironmentProblem:
         return EnvironmentProblem(

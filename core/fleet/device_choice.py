@@ -27,7 +27,7 @@ def wish_for(devices: str, host: str) -> Wish:
     if not words or words == ["auto"]:
         return "auto"
     if all("=" in word for word in words):
-        by_host = {name: _indices(given) for name, _, given in (word.partition("=") for word in words)}
+        by_host: dict[str, Wish] = {name: _indices(given) for name, _, given in (word.partition("=") for word in words)}
         return by_host.get(host, "auto")
     return _indices("".join(words)) if len(words) == 1 else _refuse(devices)
 

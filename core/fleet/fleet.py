@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.contracts.agent import Done, GpuList, Gpus, Hardware, MoveQueued, Probe, Queue, QueueList
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.hosts import (
     LOCAL_HOST,
@@ -30,11 +31,11 @@ from core.contracts.hosts import (
 )
 from core.contracts.specs import RunSpec
 from core.contracts.telemetry import HardwareReport
+from core.fleet.following import Following
 from core.settings.home import Home
 from core.settings.hosts_file import HostsFile, checked
 
 if TYPE_CHECKING:
-    from core.fleet.mirror import Mirror
     from core.fleet.pool import HostPool
     from core.fleet.remote_runs import RemoteRuns
     from core.fleet.slurm import SlurmInfo
@@ -58,7 +59,7 @@ class Fleet:
         self._asker: Asker = NobodyToAsk()
         self._making = threading.RLock()
         self._pool: HostPool | None = None
-        self._mirror: Mirror | None = None
+        self._following = Following(home, lambda: self.pool)
 
     # -- records ---------------------------------------------------------------------------------------------------
 
@@ -105,14 +106,9 @@ class Fleet:
             return self._pool
 
     @property
-    def mirror(self) -> Mirror:
-        """Who brings remote runs' files here; made on first use."""
-        with self._making:
-            if self._mirror is None:
-                from core.fleet.mirror import Mirror
-
-                self._mirror = Mirror(self._home, self.pool)
-            return self._mirror
+    def following(self) -> Following:
+        """Who brings runs elsewhere here."""
+        return self._following
 
     @cached_property
     def runs(self) -> RemoteRuns:
@@ -190,12 +186,10 @@ class Fleet:
     def close(self) -> None:
         """Close all connections; runs go on."""
         with self._making:
-            mirror, pool = self._mirror, self._pool
-            self._mirror = self._pool = None
-        if mirror is not None:
-            mirror.close()
+            pool = self._pool
         if pool is not None:
-            pool.close()
+            pool.close()  # first, so that nobody waits on a host
+        self._following.close()
 
     # -- what is on a host -----------------------------------------------------------------------------------------
 
@@ -205,14 +199,11 @@ class Fleet:
             from core.hardware.probe import probe
 
             return probe()
-        from core.contracts.agent import Probe
 
-        return self.pool.agent(name).ask(Probe(), HardwareReport)
+        return self.pool.agent(name).ask(Probe(), Hardware).report
 
     def gpus(self, name: str) -> tuple[HostGpu, ...]:
         """Return a host's accelerators and who holds them."""
-        from core.contracts.agent import GpuList, Gpus
-
         return self.pool.agent(name).ask(Gpus(), GpuList).gpus
 
     def check(self, names: tuple[str, ...], spec: RunSpec | None, watcher: Watcher) -> tuple[CheckReport, ...]:
@@ -258,8 +249,6 @@ class Fleet:
             from core.jobs.queue import entries
 
             return entries(self._home.path)
-        from core.contracts.agent import Queue, QueueList
-
         return self.pool.agent(name).ask(Queue(), QueueList).entries
 
     def move(self, name: str, run_id: str, position: int) -> None:
@@ -269,8 +258,6 @@ class Fleet:
 
             move(self._home.path, run_id, position)
             return
-        from core.contracts.agent import Done, MoveQueued
-
         self.pool.agent(name).ask(MoveQueued(run_id=run_id, position=position), Done)
 
     # -- clusters --------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ import msgspec
 from core.fleet.manifest import CopiedFile
 
 CACHE = "cache"
+MARK = b"pilothouse takes copies 1"
+"""The first line said; whatever a login shell printed before it is no answer."""
 CHUNK_BYTES = 256 << 10
 _LONGEST_LINE_BYTES = 256 << 20
 
@@ -70,6 +72,8 @@ class _Changed(Exception):
 
 def serve(work_dir: Path, source: BinaryIO, sink: BinaryIO) -> int:
     """Carry out orders until no more come or one fails; return the exit status."""
+    sink.write(b"\n" + MARK + b"\n")
+    sink.flush()
     try:
         while line := source.readline(_LONGEST_LINE_BYTES):
             done = _answer(work_dir, msgspec.json.decode(line, type=Order), source, sink)

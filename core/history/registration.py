@@ -21,7 +21,7 @@ from core.history import schema
 from core.history.rows import fold_values, to_json
 from core.runlog.fold import RunFold
 from core.runlog.layout import RunLayout
-from core.runlog.placements import read_placement
+from core.runlog.placements import is_elsewhere, read_placement
 
 _ID_TIME = "%Y%m%d-%H%M%S"
 _ID_TIME_LENGTH = 15
@@ -75,9 +75,8 @@ def _read_spec(run_dir: Path) -> tuple[str, dict[str, Any], str]:
 def _host_of(run_dir: Path) -> str:
     """Return where the run is: its hosts, joined, or the machine's name; ``local`` where nothing tells."""
     placement = read_placement(run_dir)
-    if placement is not None:
-        hosts = dict.fromkeys(placed.host or LOCAL_NODE for placed in placement.nodes)
-        return ", ".join(hosts)
+    if placement is not None and is_elsewhere(placement):
+        return ", ".join(dict.fromkeys(placed.host or LOCAL_NODE for placed in placement.nodes))
     try:
         found = json.loads(RunLayout(run_dir).environment.read_bytes())
     except (OSError, ValueError):

@@ -7,6 +7,7 @@ be told from its name alone. Choosing hosts and names is the launcher's work.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,8 @@ import msgspec
 from core.contracts.placement import LOCAL_NODE, Placement
 from core.runlog.layout import PLACEMENT, SUPERVISOR_RANK
 
+HERE = ("", LOCAL_NODE)
+"""What a placement calls this machine as a host."""
 EARLIER_PLACEMENTS = "placement.attempt*.json"
 _EVENT_LOG = re.compile(r"events\.(?P<node>.+)\.(?P<rank>[^.]+)\.jsonl")
 _TELEMETRY_LOG = re.compile(r"telemetry\.(?P<node>.+)\.jsonl")
@@ -31,6 +34,18 @@ def earlier_placements(run_dir: Path) -> tuple[Placement, ...]:
     return tuple(sorted(found, key=lambda placement: placement.attempt))
 
 
+def is_elsewhere(placement: Placement | None) -> bool:
+    """Tell whether a run is on other machines, or is a cluster's: then what is here is a mirror of it."""
+    if placement is None:
+        return False
+    return placement.engine != "direct" or any(placed.host not in HERE for placed in placement.nodes)
+
+
+def is_mirrored(placement: Placement | None) -> bool:
+    """Tell whether files of a run must be brought here: some of its nodes write them elsewhere."""
+    return placement is not None and any(placed.host not in HERE for placed in placement.nodes)
+
+
 def heads_of(run_dir: Path) -> frozenset[str]:
     """Return the nodes that were the head in some attempt; empty for a run without a placement: every node counts."""
     placement = read_placement(run_dir)
@@ -43,6 +58,16 @@ def node_of_log(file: str) -> str:
     """Return the node that wrote an event or telemetry log, from the log's name."""
     match = _EVENT_LOG.fullmatch(file) or _TELEMETRY_LOG.fullmatch(file)
     return match["node"] if match else LOCAL_NODE
+
+
+def rank_logs(run_dir: Path, nodes: Sequence[str]) -> list[tuple[Path, int, str]]:
+    """Return the event logs that ranks of some nodes wrote, with rank and node, by rank."""
+    found: list[tuple[Path, int, str]] = []
+    for path in run_dir.glob("events.*.jsonl"):
+        match = _EVENT_LOG.fullmatch(path.name)
+        if match is not None and match["rank"].isdecimal() and match["node"] in nodes:
+            found.append((path, int(match["rank"]), match["node"]))
+    return sorted(found, key=lambda log: (log[1], log[2]))
 
 
 def speaks_for_run(file: str, heads: frozenset[str]) -> bool:

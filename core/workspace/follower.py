@@ -1,6 +1,6 @@
 """One background thread that follows all live runs of a home and hands out what each read brought.
 
-It polls: a stat per log file and a small query a tick, so that idle following costs next to nothing and no file
+Runs elsewhere are brought here by ``core.fleet.following``; what is here is read in the same way as of local runs. It polls: a stat per log file and a small query a tick, so that idle following costs next to nothing and no file
 system's notifications are trusted. Errors of one run are logged and do not stop the others.
 """
 
@@ -14,7 +14,9 @@ from dataclasses import replace
 from core.contracts.errors import PilothouseError
 from core.contracts.ids import RunId
 from core.contracts.runs import RunUpdate
+from core.fleet.following import Following
 from core.history.history import History
+from core.workspace.retries import Retries
 from core.workspace.synchronize import Synchronizer
 
 POLL_S = 0.25
@@ -30,7 +32,21 @@ class Follower:
     Points are handed out for watched runs only; every other update carries the summary alone.
     """
 
-    def __init__(self, synchronizer: Synchronizer, history: History, on_update: OnUpdate) -> None:
+    def __init__(
+        self, synchronizer: Synchronizer, history: History, on_update: OnUpdate, following: Following, retries: Retries
+    ) -> None:
+        """Begin to follow.
+
+        Args:
+            synchronizer: Takes in what runs wrote.
+            history: The index.
+            on_update: Called with what each read brought.
+            following: Brings runs elsewhere here.
+            retries: Resumes runs elsewhere that ask for it.
+        """
+        self._following = following
+        self._retries = retries
+        self._touched: set[RunId] = set()
         self._synchronizer = synchronizer
         self._history = history
         self._on_update = on_update
@@ -40,6 +56,7 @@ class Follower:
         self._reported: set[tuple[RunId | None, str]] = set()
         self._wake = threading.Event()
         self._closing = False
+        following.on_change(self._touch)
         self._thread = threading.Thread(target=self._loop, name="pilothouse-follower", daemon=True)
         self._thread.start()
 
@@ -58,15 +75,23 @@ class Follower:
         with self._watching:
             self._cursors = {watched: cursor for watched, cursor in self._cursors.items() if watched != run_id}
 
+    def _touch(self, run_id: RunId) -> None:
+        """Look at a run at the next tick, also one that has ended: something of it has come from elsewhere."""
+        with self._watching:
+            self._touched.add(run_id)
+        self._wake.set()
+
     def poke(self) -> None:
         """Look at once, after something was launched or resumed."""
         self._wake.set()
 
     def close(self) -> None:
-        """Stop following; returns when the thread has ended."""
+        """Stop following; returns when the threads have ended."""
         self._closing = True
+        self._following.remove_callback(self._touch)
         self._wake.set()
         self._thread.join()
+        self._retries.close()
 
     def _loop(self) -> None:
         tick = 0
@@ -81,10 +106,15 @@ class Follower:
             if discover:
                 self._synchronizer.discover()
             now_open = set(self._history.open_run_ids())
+            if discover:
+                for run_id in now_open:
+                    self._following.follow(run_id)
         except Exception as error:  # noqa: BLE001 - the top frame of this thread; a fault must not end all following
             self._report(None, error)
             return
-        for run_id in sorted(now_open | self._open):
+        with self._watching:
+            touched, self._touched = self._touched, set()
+        for run_id in sorted(now_open | self._open | touched):
             if self._closing:
                 return
             self._follow(run_id, is_news=(run_id in now_open) != (run_id in self._open))
@@ -104,6 +134,7 @@ class Follower:
             return
         if update.summary.state.is_terminal:
             self._open.discard(run_id)
+            self._retries.consider(update.summary)
         else:
             self._open.add(run_id)
         self._on_update(update if cursor is not None else replace(update, points={}))

@@ -4,10 +4,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core.contracts.errors import UserError
+from core.contracts.placement import LOCAL_NODE
 from core.contracts.runs import LogChunk
+from core.runlog.layout import RunLayout
+from core.runlog.placements import earlier_placements, read_placement
+from core.workspace.merged_log import merged_log
 
 _UTF8_CONTINUATION = 0xC0
 _UTF8_MARK = 0x80
+
+
+def output_of(run_dir: Path, node: str = "") -> Path:
+    """Return the file with a run's output: of one node, or merged where there are several and none is named.
+
+    Raises:
+        UserError: The run has no such node.
+        OSError: The merged output cannot be written.
+    """
+    layout = RunLayout(run_dir)
+    placement = read_placement(run_dir)
+    if placement is None:
+        if node not in ("", LOCAL_NODE):
+            raise UserError(f"The run has no node {node!r}.", "It ran on this machine alone.")
+        return layout.stdout()
+    placements = (*earlier_placements(run_dir), placement)
+    nodes = tuple(dict.fromkeys(placed.node for known in placements for placed in known.nodes))
+    if node:
+        if node not in nodes:
+            raise UserError(f"The run has no node {node!r}.", f"Its nodes are: {', '.join(nodes)}.")
+        return layout.stdout(node)
+    if len(nodes) == 1:
+        return layout.stdout(nodes[0])
+    is_ended = all(layout.exit_record(placed.node).exists() for placed in placement.nodes)
+    return merged_log(run_dir, nodes, is_ended=is_ended)
 
 
 def read_log(path: Path, start: int, limit: int = 256_000) -> LogChunk:

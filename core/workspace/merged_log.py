@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from core.contracts.agent import LinkRecord
 from core.runlog.layout import RunLayout
 
 MERGED_LOG = "merged.log"
@@ -28,7 +29,7 @@ _MOST_BYTES = 32 << 20
 
 
 class _State(msgspec.Struct, kw_only=True):
-    """How far the log has come: its own size, and what of each node's output and index is in it, in bytes."""
+    """How far the log has come: its own size, and what of each node's output (as it is there) and index is in it."""
 
     size: int = 0
     outputs: dict[str, int] = {}
@@ -60,7 +61,7 @@ def merged_log(run_dir: Path, nodes: Sequence[str], *, is_ended: bool = False) -
     path = run_dir / MERGED_LOG
     with _locked(run_dir):
         state = _read_state(run_dir)
-        if all(_size(layout.stdout(node)) <= state.outputs.get(node, 0) for node in nodes) and path.exists():
+        if path.exists() and all(_end(layout, node) <= state.outputs.get(node, 0) for node in nodes):
             return path
         pieces = [piece for node in nodes for piece in _new_pieces(layout, node, state, is_ended=is_ended)]
         with path.open("ab") as file:
@@ -102,25 +103,38 @@ def _size(path: Path) -> int:
         return 0
 
 
+def _base(layout: RunLayout, node: str) -> int:
+    """Return the offset in the node's whole output of the first byte that is here: not 0 where it is huge."""
+    try:
+        return msgspec.json.decode(layout.link(node).read_bytes(), type=LinkRecord).stdout_start
+    except (OSError, msgspec.MsgspecError):
+        return 0
+
+
+def _end(layout: RunLayout, node: str) -> int:
+    size = _size(layout.stdout(node))
+    return _base(layout, node) + size if size else 0
+
+
 def _new_pieces(layout: RunLayout, node: str, state: _State, *, is_ended: bool) -> list[_Piece]:
     """Return the node's new whole lines and move the state on past them."""
-    path = layout.stdout(node)
-    start, size = state.outputs.get(node, 0), _size(path)
-    if size <= start:
+    path, base = layout.stdout(node), _base(layout, node)
+    start, end = state.outputs.get(node, 0), base + _size(path)
+    if end <= start:
         return []
-    passed_over = max(0, size - start - _MOST_BYTES)
+    begin = max(start, base, end - _MOST_BYTES)
+    passed_over = begin - start
     with path.open("rb") as file:
-        file.seek(start + passed_over)
+        file.seek(begin - base)
         data = file.read(_MOST_BYTES)
     data = data if is_ended else _whole_lines(data)
     marks = _new_marks(layout, node, state)
-    begin = start + passed_over
     state.outputs[node] = begin + len(data)
     pieces = _cut(node, data, begin, marks, state.last_ts.get(node, 0.0))
     if pieces:
         state.last_ts[node] = pieces[-1].ts
     if passed_over:
-        note = f"... {passed_over >> 20} MiB of this node's output are left out here; look at it alone.\n"
+        note = f"... {max(passed_over >> 20, 1)} MiB of this node's output are left out here; look at it alone.\n"
         pieces.insert(0, _Piece(pieces[0].ts if pieces else 0.0, node, note.encode()))
     return pieces
 

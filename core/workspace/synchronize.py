@@ -8,8 +8,8 @@ from dataclasses import replace
 from core.contracts.ids import RunId, is_run_id
 from core.contracts.runs import RunSummary, RunUpdate
 from core.contracts.states import RunState
+from core.fleet.standing import standing_of
 from core.history.history import History
-from core.jobs.launcher import Launcher
 from core.jobs.reconcile import Standing
 from core.runlog.layout import RunLayout
 from core.runlog.tail import read_batch
@@ -21,10 +21,9 @@ _log = logging.getLogger("pilothouse.history")
 class Synchronizer:
     """Reads run directories into the history. Thread-safe: an event is taken in once, whoever reads it first."""
 
-    def __init__(self, home: Home, history: History, launcher: Launcher) -> None:
+    def __init__(self, home: Home, history: History) -> None:
         self._home = home
         self._history = history
-        self._launcher = launcher
 
     def discover(self) -> None:
         """Index run directories that the index does not know: copied in, launched elsewhere, or after a loss of it."""
@@ -49,7 +48,7 @@ class Synchronizer:
         if not run_dir.is_dir():
             return self._vanished(run_id)
         # Looked at before the logs are read: who wrote the exit record had written everything else.
-        standing = self._launcher.standing(run_id)
+        standing = standing_of(run_dir)
         batch = read_batch(run_dir, self._history.offsets(run_id) if cursor is None else cursor)
         update = None if batch.is_empty else self._history.ingest(run_dir, batch)
         if cursor is not None:
@@ -84,7 +83,7 @@ class Synchronizer:
         if not self._home.run_dir(run_id).is_dir():
             self._vanished(run_id)
             return
-        standing = self._launcher.standing(run_id)
+        standing = standing_of(self._home.run_dir(run_id))
         while not (batch := read_batch(self._home.run_dir(run_id), self._history.offsets(run_id))).is_empty:
             self._history.ingest(self._home.run_dir(run_id), batch)
         self._conclude(run_id, standing)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,28 +15,36 @@ import msgspec
 
 from core.contracts.errors import EnvironmentProblem, FieldProblem, InvalidSpec, UserError
 from core.contracts.forms import FormValue, RunKindInfo, SpecReview
-from core.contracts.ids import RunId, is_run_id
+from core.contracts.hosts import Watcher
+from core.contracts.ids import RunId
+from core.contracts.nodes import RunNodes
 from core.contracts.notices import Notice, Severity
 from core.contracts.runs import Curve, LogChunk, RunDetail, RunPage, RunQuery, RunSummary
 from core.contracts.settings import Settings
 from core.contracts.specs import RunSpec
-from core.contracts.states import RunState
 from core.contracts.telemetry import HardwareReport, Sampler
 from core.fleet.fleet import Fleet
+from core.fleet.on_hosts import attempt_all
+from core.fleet.remote_runs import engine_of
 from core.history.history import History
 from core.jobs.launcher import Launcher
 from core.plugins.decode import decode_spec, encode_spec, parse_toml, read_spec
 from core.plugins.forms import form_of, mapping_of, values_of
 from core.plugins.registry import registry
 from core.runlog.layout import RunLayout
+from core.runlog.placements import is_elsewhere, read_placement
 from core.settings import store
 from core.settings.home import Home, default_home
 from core.settings.resources import examples_dir
+from core.workspace.bin import RunBin
 from core.workspace.follower import POLL_S, Follower, OnUpdate
-from core.workspace.logs import read_log
+from core.workspace.logs import output_of, read_log
+from core.workspace.retries import Retries
 from core.workspace.synchronize import Synchronizer
 
 _log = logging.getLogger("pilothouse.workspace")
+_REACH_S = 15.0
+"""How long to wait for what a host has written."""
 
 
 class Workspace:
@@ -55,8 +62,9 @@ class Workspace:
         self._history = history
         self._settings = settings
         self._launcher = Launcher(home)
-        self._synchronizer = Synchronizer(home, history, self._launcher)
+        self._synchronizer = Synchronizer(home, history)
         self.fleet = Fleet(home)
+        self._bin = RunBin(home, history, self._synchronizer, self.fleet)
 
     @classmethod
     def open(cls, home_path: Path | None = None) -> Workspace:
@@ -83,9 +91,26 @@ class Workspace:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def sync(self) -> None:
-        """Bring the index up to date with all run directories."""
+    def sync(self, *, reach_s: float = 0.0) -> None:
+        """Bring the index up to date with all run directories.
+
+        Args:
+            reach_s: How long to wait, in seconds, for what open runs on other hosts have written; 0 takes what is here.
+        """
+        self._synchronizer.discover()
+        if reach_s:
+            elsewhere = [run_id for run_id in self._history.open_run_ids() if self._is_elsewhere(run_id)]
+            attempt_all(lambda run_id: self.fleet.following.catch_up(run_id, reach_s), elsewhere)
         self._synchronizer.all()
+
+    def refresh(self, run_id: RunId, reach_s: float = 8.0) -> None:
+        """Take in what a run has written so far, waiting that long for the hosts of one that goes on elsewhere."""
+        if self._is_elsewhere(run_id) and not self.summary(run_id).state.is_terminal:
+            self.fleet.following.catch_up(run_id, reach_s)
+            self._synchronizer.drain(run_id)
+
+    def _is_elsewhere(self, run_id: RunId) -> bool:
+        return is_elsewhere(read_placement(self.home.run_dir(run_id)))
 
     def runs(self, query: RunQuery) -> RunPage:
         """Return a page of the run table."""
@@ -128,13 +153,23 @@ class Workspace:
             return self._history.curve(run_id, key, first=first_ts, last=last_ts, points=points, by="ts")
         return self._history.curve(run_id, key, first=first_step, last=last_step, points=points, by="step")
 
-    def log(self, run_id: RunId, start: int, limit: int = 256_000) -> LogChunk:
-        """Return a piece of a run's output; a negative start counts from the end."""
-        return read_log(RunLayout(self.home.run_dir(run_id)).stdout(), start, limit)
+    def log(self, run_id: RunId, start: int, limit: int = 256_000, node: str = "") -> LogChunk:
+        """Return a piece of a run's output; a negative start counts from the end.
+
+        Without ``node`` a run on several nodes gives their merged output, each line with its node before it.
+        """
+        return read_log(output_of(self.home.run_dir(run_id), node), start, limit)
+
+    def nodes(self, run_id: RunId) -> RunNodes:
+        """Return the nodes and ranks of a run as they stand here; asks no host."""
+        from core.fleet.nodes import nodes_of
+
+        return nodes_of(self.home.run_dir(run_id))
 
     def follow(self, on_update: OnUpdate) -> Follower:
-        """Start one thread that follows all live runs; ``on_update`` is called on it."""
-        return Follower(self._synchronizer, self._history, on_update)
+        """Start one thread that follows all live runs, those on other hosts too; ``on_update`` is called on it."""
+        retries = Retries(self.fleet, self.home.runs_dir, self.retry)
+        return Follower(self._synchronizer, self._history, on_update, self.fleet.following, retries)
 
     # -- specs -----------------------------------------------------------------------------------------------------
 
@@ -183,22 +218,36 @@ class Workspace:
         """Launch a run from form values; InvalidSpec lists every problem."""
         return self.launch_spec(decode_spec(mapping_of(kind, values), folder=Path()))
 
-    def launch_spec(self, spec: RunSpec, *, parent: RunId | None = None, guardian: Path | None = None) -> RunId:
-        """Launch a run.
+    def launch_spec(
+        self,
+        spec: RunSpec,
+        *,
+        parent: RunId | None = None,
+        guardian: Path | None = None,
+        watcher: Watcher | None = None,
+    ) -> RunId:
+        """Launch a run, on this machine or where its spec says.
 
         Args:
             spec: What to do.
             parent: The run it builds on; takes the place of the spec's own.
-            guardian: Directory of the run that owns this one; when that ends, this one stops.
+            guardian: Directory of the run that owns this one; when that ends, this one stops. On this machine only.
+            watcher: Sees the progress of a launch elsewhere, and may cancel it.
 
         Raises:
             InvalidSpec: Files it needs are missing.
-            EnvironmentProblem: No space, no permission, or its supervisor cannot start.
+            UserError: Where it is to go is not fit for it.
+            EnvironmentProblem: No space, no permission, or its supervisor cannot start; a host does not answer.
+            Cancelled: The watcher cancelled; nothing is left behind.
         """
+        complete = msgspec.structs.replace(spec, parent=parent) if parent is not None else spec
+        if engine_of(spec.launch) is not None:
+            run_id = self.fleet.runs.launch(complete, watcher)
+            self._note(lambda: self._history.add(self.home.run_dir(run_id)))
+            return run_id
         problems = self.check(spec)
         if problems:
             raise InvalidSpec(problems)
-        complete = msgspec.structs.replace(spec, parent=parent) if parent is not None else spec
         run_id = self._launcher.launch(complete, guardian=guardian)
         self._note(lambda: self._history.add(self.home.run_dir(run_id)))
         return run_id
@@ -214,95 +263,104 @@ class Workspace:
         except EnvironmentProblem as error:
             _log.warning("The history could not be told at once: %s", error)
 
+    def preview(self, spec: RunSpec) -> str:
+        """Return what a launch would do: the ``sbatch`` script, the manifest, or the plan for each host; starts nothing."""
+        return self.fleet.preview(spec)
+
     def stop(self, run_id: RunId) -> None:
-        """Ask a run to save and end; UserError when it already has."""
-        self._launcher.stop(run_id)
+        """Ask a run to save and end; UserError when it already has, EnvironmentProblem when no host of it answers."""
+        if self._is_elsewhere(run_id):
+            self.fleet.runs.stop(run_id)
+        else:
+            self._launcher.stop(run_id)
         self._note(lambda: self._synchronizer.update(run_id))
+
+    def pause(self, run_id: RunId) -> None:
+        """Ask a run to save, end its work for now and free its devices; raises as ``stop``."""
+        if self._is_elsewhere(run_id):
+            self.fleet.runs.pause(run_id)
+        else:
+            self._launcher.pause(run_id)
+
+    def proceed(self, run_id: RunId) -> None:
+        """Let a paused run go on; raises as ``stop``."""
+        if self._is_elsewhere(run_id):
+            self.fleet.runs.proceed(run_id)
+        else:
+            self._launcher.proceed(run_id)
 
     def resume(self, run_id: RunId, *, guardian: Path | None = None) -> None:
         """Start an ended run once more from its last checkpoint; UserError when it cannot be.
 
-        ``guardian`` is as for ``launch_spec``.
+        ``guardian`` is as for ``launch_spec``. A run elsewhere goes on where it was; see ``retry`` for other hosts.
         """
+        if self._is_elsewhere(run_id):
+            self.retry(run_id)
+            return
         self._synchronizer.drain(run_id)
         self._launcher.resume(run_id, guardian=guardian)
         self._note(lambda: self._history.reopen(run_id))
 
+    def retry(self, run_id: RunId, hosts: tuple[str, ...] | None = None, *, watcher: Watcher | None = None) -> None:
+        """Resume an ended run, on other hosts where they are given: its newest checkpoint is brought to their first.
+
+        Raises:
+            UserError: It goes on, has succeeded, or is on this machine alone and other hosts are given.
+            EnvironmentProblem: A host does not answer, or the checkpoint is out of reach.
+        """
+        if not self._is_elsewhere(run_id):
+            if hosts is not None:
+                raise UserError("A run of this machine is not moved to other hosts.", "Clone it, and choose hosts.")
+            self.resume(run_id)
+            return
+        self.fleet.following.catch_up(run_id, _REACH_S)
+        self._synchronizer.drain(run_id)
+        self.fleet.runs.resume(run_id, hosts, watcher)
+        self._note(lambda: self._history.add(self.home.run_dir(run_id)))
+        self._note(lambda: self._history.reopen(run_id))
+
+    def fetch(self, run_id: RunId, what: str, watcher: Watcher) -> None:
+        """Bring a run's ``checkpoints`` or ``artifacts`` here; nothing to do for a run on this machine.
+
+        Raises:
+            UserError: There is nothing of that.
+            EnvironmentProblem: The host does not answer, or there is no space here.
+            Cancelled: The watcher cancelled; what is here is gone on with the next time.
+        """
+        if not self._is_elsewhere(run_id):
+            return
+        from core.fleet.fetch import fetch
+
+        fetch(self.fleet.pool, self.home.run_dir(run_id), what, watcher)
+
     def delete(self, run_ids: Iterable[RunId]) -> None:
         """Move ended runs to the bin; one whose directory is gone is taken off the index.
 
+        What a run elsewhere left there stays until it is purged, so that it can be taken back whole.
+
         Raises:
             UserError: One of them still goes on; none is moved.
+            EnvironmentProblem: A host on which something of a run may still live does not answer.
         """
-        wanted = list(run_ids)
-        gone = [run_id for run_id in wanted if not self.home.run_dir(run_id).is_dir()]
-        wanted = [run_id for run_id in wanted if run_id not in gone]
-        for run_id in wanted:
-            # The directory is asked too: a run that is being resumed is open there before the index says so.
-            state, standing = self.summary(run_id).state, self._launcher.standing(run_id)
-            if not state.is_terminal or standing.state is None or not standing.state.is_terminal:
-                shown = standing.state or (RunState.QUEUED if state.is_terminal else state)
-                raise UserError(f"The run {run_id} is {shown.value} and cannot be deleted.", "Stop it first.")
-            if standing.leftovers:
-                self._launcher.end_leftovers(run_id)
-        for run_id in wanted:
-            target = self.home.bin_dir / run_id
-            if target.exists():
-                shutil.rmtree(target, ignore_errors=True)
-            self._move(self.home.run_dir(run_id), target)
-            self._history.delete(run_id)
-        if gone:
-            self._history.purge(gone)
+        self._bin.delete(run_ids)
 
     def restore(self, run_ids: Iterable[RunId]) -> None:
         """Take runs back out of the bin; UserError when one is not there, or its place is taken."""
-        for run_id in run_ids:
-            source, target = self.home.bin_dir / run_id, self.home.run_dir(run_id)
-            # Whatever is no run id could name any folder: "" is the bin itself, ".." the home.
-            if not is_run_id(run_id) or not source.is_dir():
-                raise UserError(f"The bin holds no run {run_id!r}.")
-            if target.exists():
-                raise UserError(f"There is a run {run_id!r} already.", f"The one in the bin stays in {str(source)!r}.")
-            self._move(source, target)
-            self._history.add(self.home.run_dir(run_id))
-            self._synchronizer.drain(run_id)
+        self._bin.restore(run_ids)
 
     def binned(self) -> tuple[RunId, ...]:
         """Return the runs in the bin, oldest first."""
-        return tuple(sorted(RunId(path.name) for path in self.home.bin_dir.iterdir() if is_run_id(path.name)))
+        return self._bin.runs()
 
     def purge(self, run_ids: Iterable[RunId]) -> int:
-        """Remove runs from the bin for good; return the bytes that this freed.
+        """Remove runs from the bin for good, on their hosts too; return the bytes that this freed here.
 
         Raises:
             UserError: One of them is not in the bin; those before it are gone.
-            EnvironmentProblem: Files cannot be removed.
+            EnvironmentProblem: Files cannot be removed; or all is removed here, but hosts that still have the run's
+                folder do not answer: they are named.
         """
-        freed = 0
-        for run_id in run_ids:
-            folder = self.home.bin_dir / run_id
-            if not is_run_id(run_id) or not folder.is_dir():
-                raise UserError(f"The bin holds no run {run_id!r}.", "Only deleted runs can be removed for good.")
-            size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
-            try:
-                shutil.rmtree(folder)
-            except OSError as error:
-                raise EnvironmentProblem(
-                    f"{str(folder)!r} cannot be removed: {error.strerror}.", "Check its permissions."
-                ) from error
-            freed += size
-            if not self.home.run_dir(run_id).is_dir():
-                self._history.purge([run_id])
-        return freed
-
-    @staticmethod
-    def _move(source: Path, target: Path) -> None:
-        try:
-            source.rename(target)
-        except OSError as error:
-            raise EnvironmentProblem(
-                f"{str(source)!r} cannot be moved: {error.strerror}.", "Check its permissions."
-            ) from error
+        return self._bin.purge(run_ids)
 
     def rebuild(self) -> int:
         """Make the index anew from the run directories; return how many runs there are."""
@@ -327,18 +385,27 @@ class Workspace:
         """
         stopping = False
         seen: RunSummary | None = None
+        self.fleet.following.follow(run_id)
         while True:
             summary = self._updated(run_id)
             if on_update is not None and summary != seen:
                 seen = summary
                 on_update(summary)
             if summary.state.is_terminal:
-                return summary
+                return self._settled(run_id, summary)
             if not stopping and should_stop is not None and should_stop():
                 stopping = True
                 with contextlib.suppress(UserError):  # it ended just now
-                    self._launcher.stop(run_id)
+                    self.stop(run_id)
             time.sleep(POLL_S)
+
+    def _settled(self, run_id: RunId, summary: RunSummary) -> RunSummary:
+        """Return the summary once all that a run elsewhere wrote is here, as far as its hosts answer."""
+        if not self._is_elsewhere(run_id):
+            return summary
+        self.fleet.following.settle(run_id, _REACH_S)
+        self._synchronizer.drain(run_id)
+        return self.summary(run_id)
 
     def _updated(self, run_id: RunId) -> RunSummary:
         try:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
+from core.contracts.agent import LinkRecord
 from core.runlog.layout import RunLayout
 from core.workspace.merged_log import MERGED_LOG, merged_log
 
@@ -78,3 +81,13 @@ def test_what_a_killed_reader_left_half_written_is_taken_back(tmp_path: Path) ->
     assert merged(tmp_path) == "h1 | a\nh1 | b\n"
     (tmp_path / MERGED_LOG).unlink()
     assert merged(tmp_path) == "h1 | a\nh1 | b\n"
+
+
+def test_a_huge_output_whose_beginning_is_not_here_is_told_apart_by_offsets_of_the_whole(tmp_path: Path) -> None:
+    say(tmp_path, "h1", 1.0, "a\n")
+    assert merged(tmp_path) == "h1 | a\n"
+    RunLayout(tmp_path).stdout("h1").write_text("z\n")
+    RunLayout(tmp_path).link("h1").write_bytes(msgspec.json.encode(LinkRecord(stdout_start=5 << 20)))
+    text = merged(tmp_path)
+    assert text == "h1 | a\nh1 | ... 4 MiB of this node's output are left out here; look at it alone.\nh1 | z\n"
+    assert merged(tmp_path) == text

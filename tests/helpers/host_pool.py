@@ -16,6 +16,7 @@ class Connections:
     """Gives real connections to the hosts of a test; ``close`` ends them."""
 
     def __init__(self, records: Mapping[str, HostRecord], known_hosts: Path, folder: Path) -> None:
+        """Files of its own go to ``folder``; no ssh config is read."""
         self.records = dict(records)
         self._known_hosts = known_hosts
         self._secrets = Secrets.open(folder / "secrets")

@@ -16,9 +16,9 @@ from core.cli.supervise import ThisMachine
 from core.contracts.errors import PilothouseError
 from core.contracts.placement import Placement
 from core.contracts.specs import RunSpec
-from core.contracts.states import RunState
-from core.fleet.slurm.allocation import Allocation, own_allocation
-from core.fleet.slurm.attempts import await_placement, begin, has_lost_node, set_aside
+from core.contracts.states import RESUMABLE_STATES, RunState
+from core.fleet.slurm.allocation import own_allocation
+from core.fleet.slurm.attempts import await_placement, begin, set_aside
 from core.fleet.slurm.script import ENDED_REASON, EXIT_REQUEUE, WARNED_REASON
 from core.jobs.records import EXIT_STOPPED, Attempt, ExitRecord, requested_reason
 from core.jobs.supervisor import AlreadySupervised, Supervisor
@@ -26,12 +26,19 @@ from core.plugins.decode import read_spec
 from core.runlog.emit import EventWriter
 from core.runlog.layout import SUPERVISOR_RANK, RunLayout
 
+_STATUS = {RunState.SUCCEEDED: 0, RunState.STOPPED: EXIT_STOPPED}
+
 
 class _JobSupervisor(Supervisor):
     """A supervisor to which TERM means that Slurm ends its job."""
 
     def _on_term(self, *_: object) -> None:
         self._stop_reason = self._stop_reason or ENDED_REASON
+
+    @property
+    def has_lost_node(self) -> bool:
+        """A node of the job did not answer any more; known to the head, once it has ended."""
+        return any(part.state is RunState.LOST for part in self._peers.parts)
 
 
 def main(arguments: list[str]) -> int:
@@ -44,37 +51,36 @@ def main(arguments: list[str]) -> int:
             placement = await_placement(run_dir, allocation.job_id, attempt)
         else:
             placement = begin(run_dir, spec, allocation, attempt)
-        record = _supervise(run_dir, spec, placement, allocation.node)
+        supervisor = _supervisor(run_dir, spec, placement, allocation.node)
+        record = supervisor.run()
     except PilothouseError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except AlreadySupervised:
         sys.stderr.write("Another supervisor holds this run; this one ended.\n")
         return 1
-    return 0 if allocation.index else _status(run_dir, spec, placement, allocation, record)
-
-
-def _supervise(run_dir: Path, spec: RunSpec, placement: Placement, node: str) -> ExitRecord:
-    attempt = Attempt(run_dir=run_dir, number=placement.attempt, started=time.time(), node=node)
-    return _JobSupervisor(attempt, spec, machine=ThisMachine(attempt, spec), placement=placement).run()
-
-
-def _status(run_dir: Path, spec: RunSpec, placement: Placement, allocation: Allocation, record: ExitRecord) -> int:
-    """Return the first node's exit status; a run that goes back into the queue is shown as queued."""
-    if record.state is RunState.SUCCEEDED:
+    if allocation.index:
         return 0
-    is_out_of_time = (
-        record.state is RunState.STOPPED and requested_reason(RunLayout(run_dir).stop_request) == WARNED_REASON
-    )
-    is_cut_short = is_out_of_time or (record.state is RunState.FAILED and has_lost_node(run_dir, placement))
-    if is_cut_short and allocation.restarts < spec.launch.slurm.requeues:
-        set_aside(run_dir, placement.attempt)
-        writer = EventWriter(RunLayout(run_dir).events(SUPERVISOR_RANK, allocation.node))
-        message = f"{record.message} The job goes back into the queue of Slurm and then on from the last checkpoint."
-        writer.write("state", state=RunState.QUEUED, message=message, hint="")
-        writer.close()
+    is_out_of_time = requested_reason(RunLayout(run_dir).stop_request) == WARNED_REASON
+    is_cut_short = is_out_of_time if record.state is RunState.STOPPED else supervisor.has_lost_node
+    if is_cut_short and record.state in RESUMABLE_STATES and allocation.restarts < spec.launch.slurm.requeues:
+        _show_queued(run_dir, record, allocation.node)
         return EXIT_REQUEUE
-    return EXIT_STOPPED if record.state is RunState.STOPPED else 1
+    return _STATUS.get(record.state, 1)
+
+
+def _supervisor(run_dir: Path, spec: RunSpec, placement: Placement, node: str) -> _JobSupervisor:
+    attempt = Attempt(run_dir=run_dir, number=placement.attempt, started=time.time(), node=node)
+    return _JobSupervisor(attempt, spec, machine=ThisMachine(attempt, spec), placement=placement)
+
+
+def _show_queued(run_dir: Path, record: ExitRecord, node: str) -> None:
+    """Take the end back: the run is shown as queued."""
+    set_aside(run_dir, record.attempt)
+    writer = EventWriter(RunLayout(run_dir).events(SUPERVISOR_RANK, node))
+    message = f"{record.message} The job goes back into the queue of Slurm, then on from the last checkpoint."
+    writer.write("state", state=RunState.QUEUED, message=message, hint="")
+    writer.close()
 
 
 if __name__ == "__main__":

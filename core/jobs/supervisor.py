@@ -299,6 +299,7 @@ class Supervisor:
         self._write_supervisor(identity_of(worker.pid))
         self._set_state(RunState.RUNNING)
         self._watch(worker, index)
+        self._tick(time.monotonic())  # a worker may see a request first: its reason is still to be known
         self._left = self._end_leftovers()
         index.tick(float("inf"))
         self._returncode = worker.returncode

@@ -132,7 +132,7 @@ def test_waiting_jobs_say_why(lab: SlurmLab, cluster: SlurmCluster) -> None:
     assert "enough nodes" in found[waits["Resources"]].message
     assert found[waits["Priority"]].reason in ("Resources", "Priority")
     cluster.hold(waits["Priority"])
-    assert "held by its user" in state(cluster, waits["Priority"]).message
+    assert "Is held by" in state(cluster, waits["Priority"]).message
     cluster.release(waits["Priority"])
     wait_for(lambda: "held" not in state(cluster, waits["Priority"]).message, "the job to be released")
 

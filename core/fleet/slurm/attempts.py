@@ -105,13 +105,6 @@ def await_placement(run_dir: Path, job_id: str, attempt: int, limit_s: float = P
     )
 
 
-def has_lost_node(run_dir: Path, placement: Placement) -> bool:
-    """Tell whether a node of an attempt ended without a word, as one does that failed; for the head, at its own end."""
-    layout = RunLayout(run_dir)
-    records = [read_record(layout.exit_record(placed.node), ExitRecord) for placed in placement.nodes[1:]]
-    return any(record is None or record.attempt < placement.attempt for record in records)
-
-
 def set_aside(run_dir: Path, attempt: int) -> None:
     """Rename the exit records of an attempt that is to be followed by another one: the run has not ended."""
     for record in run_dir.glob("exit.*.json"):

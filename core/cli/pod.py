@@ -2,7 +2,7 @@
 
 Makes the run directory, starts the node's supervisor, and prints the files of the run as lines until it has ended: they
 are all that the machine that launched it reads. Told to end, it has the run save and end. Exit status 0 when the run
-succeeded on this node.
+succeeded on this node, or was stopped as the user asked.
 """
 
 from __future__ import annotations
@@ -129,7 +129,9 @@ def main(words: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     echo.end(state.value)
-    return 0 if state is RunState.SUCCEEDED else 1
+    # A run that was stopped as asked has done its work: the cluster is not to start it again.
+    is_stopped = state is RunState.STOPPED and RunLayout(run.run_dir).stop_request.exists()
+    return 0 if state is RunState.SUCCEEDED or is_stopped else 1
 
 
 if __name__ == "__main__":

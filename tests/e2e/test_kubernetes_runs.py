@@ -16,7 +16,7 @@ import pytest
 from core.contracts.agent import LinkRecord
 from core.contracts.ids import RunId
 from core.contracts.states import RunState
-from core.fleet.kubernetes import KubernetesFollower
+from core.fleet.kubernetes import KubernetesFollower, pod_reader
 from core.fleet.kubernetes.names import object_name
 from core.jobs.records import ExitRecord, SupervisorRecord, read_record
 from core.plugins.decode import decode_spec
@@ -123,18 +123,60 @@ def test_secrets_and_code_reach_the_worker(lab: KubeLab, tmp_path: Path):
         assert exit_of(lab, run_id).state is RunState.SUCCEEDED
 
 
-def test_a_stream_that_is_cut_twice_loses_and_doubles_nothing(lab: KubeLab):
+def test_a_stream_that_is_cut_twice_and_then_gone_loses_and_doubles_nothing(lab: KubeLab):
     spec = lab.toy(steps=120, step_s=0.05)
     run_id = lab.launch(spec)
     follower = lab.follow(spec, run_id)
     for lines in (10, 60):
         wait_for(lambda lines=lines: lab.lines(run_id, "events.node0.worker.jsonl") >= lines, f"{lines} lines")
+        lab.api.refuse("/log$", 410, times=2)
         lab.api.cut_logs()
     is_over(follower)
     assert_same_bytes(lab, run_id)
     streams = [request for request in lab.api.requests if request.endswith("/log")]
-    assert len(streams) >= 3
+    assert len(streams) >= 5
     assert exit_of(lab, run_id).state is RunState.SUCCEEDED
+
+
+def test_a_stream_that_falls_silent_is_taken_up_again(lab: KubeLab, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pod_reader, "SILENT_LIMIT_S", 7.0)
+    spec = lab.toy(steps=60, step_s=0.05)
+    run_id = lab.launch(spec)
+    follower = lab.follow(spec, run_id)
+    wait_for(lambda: lab.lines(run_id, "events.node0.worker.jsonl") >= 10, "10 lines")
+    lab.api.stall_logs()
+    is_over(follower)
+    assert_same_bytes(lab, run_id)
+
+
+def test_lines_that_the_cluster_threw_away_are_blank_here_and_said(lab: KubeLab):
+    spec = lab.toy(steps=60, hold_at=40, step_s=0.01)
+    run_id = lab.launch(spec)
+    inside = lab.pod_file("events.node0.worker.jsonl")
+    wait_for(lambda: inside.read_bytes().count(b'"metric"') >= 40, "step 40")
+    wait_for(lambda: len(next(iter(lab.api.logs.values())).lines) > 8, "lines in the pod's log")
+    lab.api.rotate_logs(keep=2)
+    follower = lab.follow(spec, run_id)
+    lab.cluster(spec).stop(run_id, "/pilothouse/runs/" + run_id)
+    is_over(follower)
+    mirrored = (lab.home.run_dir(run_id) / inside.name).read_bytes()
+    assert len(mirrored) == inside.stat().st_size
+    blank = len(mirrored) - len(mirrored.lstrip())
+    assert blank > 0
+    assert mirrored[blank:] == inside.read_bytes()[blank:]
+    assert exit_of(lab, run_id).state is RunState.STOPPED
+
+
+def test_of_two_windows_one_writes_and_the_other_takes_over(lab: KubeLab):
+    spec = lab.toy(steps=60, step_s=0.05)
+    run_id = lab.launch(spec)
+    first = lab.follow(spec, run_id)
+    wait_for(lambda: lab.lines(run_id, "events.node0.worker.jsonl") >= 5, "5 lines")
+    second = lab.follow(spec, run_id)
+    wait_for(lambda: lab.lines(run_id, "events.node0.worker.jsonl") >= 20, "20 lines")
+    first.close()
+    is_over(second)
+    assert_same_bytes(lab, run_id)
 
 
 def test_a_window_that_was_closed_goes_on_where_it_was(lab: KubeLab):
@@ -168,13 +210,48 @@ def test_a_cluster_that_does_not_answer_fails_nothing(lab: KubeLab):
     assert_same_bytes(lab, run_id)
 
 
-def test_a_stop_saves_and_its_last_words_arrive(lab: KubeLab):
+def test_a_stop_from_inside_leaves_the_pods_logs_for_a_window_that_comes_later(lab: KubeLab):
+    spec = lab.toy(steps=100, hold_at=5, asked={"volume_claim": "claim", "retries": 3})
+    run_id = lab.launch(spec)
+    inside = lab.pod_file("events.node0.worker.jsonl")
+    wait_for(lambda: inside.read_bytes().count(b"\n") >= 5, "step 5")
+    cluster = lab.cluster(spec)
+    cluster.stop(run_id, "/pilothouse/runs/" + run_id)
+    wait_for(lambda: cluster.state(run_id).state is RunState.SUCCEEDED, "the job to be done")
+    is_over(lab.follow(spec, run_id))
+    assert exit_of(lab, run_id).state is RunState.STOPPED
+    assert "on request" in exit_of(lab, run_id).message
+    assert_same_bytes(lab, run_id)
+    assert len(lab.api.all("pods")) == 1  # it was not started again
+
+
+def test_a_stop_of_a_run_that_waits_for_a_place_ends_it_as_stopped(lab: KubeLab):
+    spec = lab.toy(asked={"gpus_per_node": 16})
+    run_id = lab.launch(spec)
+    follower = lab.follow(spec, run_id)
+
+    def waits() -> bool:
+        path = RunLayout(lab.home.run_dir(run_id)).link("node0")
+        standing = link_of(lab, run_id).standing if path.exists() else None
+        return standing is not None and standing.state is RunState.QUEUED and "nvidia.com/gpu" in standing.message
+
+    wait_for(waits, "the reason to be shown")
+    RunLayout(lab.home.run_dir(run_id)).stop_request.touch()
+    lab.cluster(spec).stop(run_id, "/pilothouse/runs/" + run_id)
+    is_over(follower)
+    standing = link_of(lab, run_id).standing
+    assert standing is not None
+    assert standing.state is RunState.STOPPED
+
+
+def test_a_stop_where_pods_must_not_be_entered_still_saves_and_its_last_words_arrive(lab: KubeLab):
+    lab.api.refuse("/exec", 403)
     spec = lab.toy(steps=100, hold_at=5, checkpoint_every=100)
     run_id = lab.launch(spec)
     follower = lab.follow(spec, run_id)
     wait_for(lambda: lab.lines(run_id, "events.node0.worker.jsonl") >= 5, "step 5")
     cluster = lab.cluster(spec)
-    cluster.stop(run_id)
+    cluster.stop(run_id, "/pilothouse/runs/" + run_id)
     is_over(follower)
     assert exit_of(lab, run_id).state is RunState.STOPPED
     kinds = [event["type"] for _, event in events_of(lab.home.run_dir(run_id))]

@@ -25,6 +25,7 @@ import kubernetes_validate
 import yaml
 
 from tests.helpers.kube_controllers import Controllers
+from tests.helpers.kube_exec import answer_exec
 from tests.helpers.kube_pods import ContainerLog, Machine
 
 Object = dict[str, Any]
@@ -83,7 +84,9 @@ class KubeApi:
         self.denied: set[tuple[str, str]] = set()
         self.field_owners: dict[tuple[str, str], str] = {}
         self.delay_s = 0.0
+        self.is_closing = False
         self.log_cuts = 0
+        self.log_stalls = 0
         self._refusals: list[tuple[re.Pattern[str], int, str, int]] = []
         self._version = 0
         network = f"127.{77 + (hash(str(folder)) % 100)}.{hash(folder.name) % 200}"
@@ -140,6 +143,17 @@ class KubeApi:
             self.objects[resource, meta["name"]] = body
             return body
 
+    def stall_logs(self) -> None:
+        """Let every log stream that is open now bring nothing more, without closing it."""
+        with self.lock:
+            self.log_stalls += 1
+
+    def rotate_logs(self, keep: int) -> None:
+        """Throw away all but the last lines of every log, as a machine does with large ones."""
+        for log in self.logs.values():
+            with log.changed:
+                log.lines = log.lines[-keep:]
+
     def find(self, resource: str, name: str) -> Object | None:
         """Return an object."""
         with self.lock:
@@ -157,6 +171,7 @@ class KubeApi:
 
     def close(self) -> None:
         """Kill what runs and stop serving."""
+        self.is_closing = True
         self.controllers.close()
         self._server.shutdown()
         self._server.server_close()
@@ -358,6 +373,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if found["sub"] == "log":
                     self._stream_log(found["name"], query)
                     return
+                if found["sub"] == "exec":
+                    self._enter(found["name"], query["command"])
+                    return
                 answer = self._answer(found, query, body)
         except Refusal as refusal:
             self._send(refusal.code, refusal.body)
@@ -386,6 +404,12 @@ class _Handler(BaseHTTPRequestHandler):
             return api.delete(resource, name)
         raise Refusal(405, "MethodNotAllowed", "the stand-in does not know that")
 
+    def _enter(self, name: str, words: list[str]) -> None:
+        pod = self.server.api.find("pods", name)
+        if pod is None or pod["status"]["phase"] != "Running":
+            raise Refusal(400, "BadRequest", "container not found")
+        answer_exec(self, self.server.api.machine.words_inside(pod, words))
+
     def _send(self, code: int, answer: Object) -> None:
         data = json.dumps(answer).encode()
         self.send_response(code)
@@ -408,13 +432,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        cuts = api.log_cuts
+        cuts, stalls = api.log_cuts, api.log_stalls
         follow = query.get("follow") == ["true"]
         for line in _lines(log, start, follow, lambda: api.log_cuts != cuts):
             if line is None:
                 self._chunk(b'2026-11-24T00:00:00.000000000Z @pilothouse {"type":"pie')
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
+            while api.log_stalls != stalls and not api.is_closing:
+                time.sleep(0.05)
             self._chunk(line)
         self._chunk(b"")
 

@@ -132,6 +132,12 @@ class Machine:
             del env["PYTHONPATH"]
         return Container(words, env, on_end)
 
+    def words_inside(self, pod: Object, words: list[str]) -> list[str]:
+        """Return a command to be run inside of a pod as one to be run here."""
+        mounts = [mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]]
+        local = [self._local(word, mounts, self.folder / "pods" / pod["metadata"]["uid"]) for word in words]
+        return [sys.executable, *local[1:]] if local[0] == "python" else local
+
     def live_processes(self) -> list[int]:
         """Return processes whose command line names a folder of this machine."""
         found: list[int] = []

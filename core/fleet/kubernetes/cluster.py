@@ -16,9 +16,10 @@ from core.contracts.clusters import KubernetesSpec
 from core.contracts.errors import Cancelled, EnvironmentProblem
 from core.contracts.states import RunState
 from core.fleet.kubernetes.kubectl import Kubectl
-from core.fleet.kubernetes.names import MANAGER, object_name, selector
+from core.fleet.kubernetes.names import CONTAINER, MANAGER, object_name, selector
 from core.fleet.kubernetes.pod_states import PodStatus, latest_by_node, pod_status, unix_seconds
 from core.fleet.kubernetes.refusals import ClusterRefusal, explain
+from core.runlog.layout import CONTROL, STOP_REQUEST
 
 Object = dict[str, Any]
 
@@ -27,6 +28,10 @@ WORK_KINDS = {"job": "jobs.batch", "jobset": "jobsets.jobset.x-k8s.io", "trainjo
 _FORM_KINDS = {"job": "Job", "jobset": "JobSet", "trainjob": "TrainJob"}
 _APPLY = ("apply", "--server-side", f"--field-manager={MANAGER}", "--filename=-")
 _DELETE_POLL_S = 0.5
+
+
+class _CannotAsk(Exception):
+    """No pod of the run can be asked to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,11 +173,31 @@ class KubernetesCluster:
         ]
         return tuple(sorted(found, key=lambda event: event.ts))
 
-    def stop(self, run_id: str) -> None:
-        """End a run's work: its pods are told to save and end, and their logs can be read until they have.
+    def stop(self, run_id: str, run_folder: str = "") -> None:
+        """Have a run save and end.
 
-        What else the run has in the cluster stays until ``delete``.
+        Its pods are asked from the inside, so that they end by themselves and their logs stay; where they cannot be
+        asked (none runs yet, or entering pods is not allowed), the work is deleted: each pod is told to end, and its
+        log can be read until it has. What else the run has in the cluster stays until ``delete``.
+
+        Args:
+            run_id: The run.
+            run_folder: The run directory in the pods; empty to delete at once.
         """
+        running = [pod for pod in self.state(run_id).pods if pod.state is RunState.RUNNING and not pod.is_ending]
+        try:
+            if not running or not run_folder:
+                raise _CannotAsk
+            for pod in running:
+                self._touch(pod, f"{run_folder}/{CONTROL}/{STOP_REQUEST}")
+        except (_CannotAsk, ClusterRefusal):
+            self._end_work(run_id)
+
+    def _touch(self, pod: PodStatus, path: str) -> None:
+        code = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch()"
+        self.kubectl.run(["exec", pod.name, f"--container={CONTAINER}", "--", "python", "-I", "-c", code, path])
+
+    def _end_work(self, run_id: str) -> None:
         kind = WORK_KINDS[self.form]
         words = ["delete", kind, f"--selector={selector(run_id)}", "--cascade=foreground", "--wait=false"]
         self.kubectl.run([*words, "--ignore-not-found"])

@@ -2,11 +2,14 @@
 
 One thread looks at the cluster every few seconds, and one thread for each pod reads its log (``pod_reader``). What is
 known of a node that its files do not say (waiting for a place, image missing, pod gone, cluster unreachable) stands in
-``link.<node>.json``. A cluster that does not answer makes nothing fail: it is asked again, ever more rarely.
+``link.<node>.json``. A cluster that does not answer makes nothing fail: it is asked again, ever more rarely. Of several
+processes that would follow the same run one does, held by a lock that the kernel drops with the process.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import threading
 import time
@@ -67,6 +70,7 @@ class KubernetesFollower:
         self._absent = 0
         self._changed = threading.Event()
         self._closing = threading.Event()
+        self._lock_fd = -1
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"follow {self.run_id}", daemon=True)
 
@@ -114,16 +118,46 @@ class KubernetesFollower:
         try:
             while not self._closing.is_set() and not self._over.is_set():
                 if time.monotonic() >= next_look:
-                    period_s = LOOK_PERIOD_S if self._look() else min(period_s * 1.5, _LONGEST_PERIOD_S)
+                    answered = self._look() if self._take_over() else True
+                    period_s = LOOK_PERIOD_S if answered else min(period_s * 1.5, _LONGEST_PERIOD_S)
                     next_look = time.monotonic() + period_s
                 if self._changed.is_set():
                     self._changed.clear()
-                    self._tell()
+                    self._on_change(self.run_id)
                 self._closing.wait(_TICK_S)
         finally:
             for reader in self._readers.values():
                 reader.close()
-            self._tell()
+            self._let_go()
+            self._on_change(self.run_id)
+
+    def _take_over(self) -> bool:
+        """Become the process that writes this mirror; False while another is."""
+        if self._lock_fd >= 0:
+            return True
+        control = RunLayout(self._run_dir).control
+        try:
+            control.mkdir(exist_ok=True)
+            descriptor = os.open(control / "mirror.pods.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError:
+            return False  # tried again: the disk may be full only now
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            # The other process may be the one that sees the end.
+            if all(self._last_link(node).is_complete for node in self._mirrors):
+                self._over.set()
+            self._changed.set()
+            return False
+        self._lock_fd = descriptor
+        self._links = {node: self._last_link(node) for node in self._mirrors}
+        return True
+
+    def _let_go(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
     def _look(self) -> bool:
         """Ask the cluster once and act on it; return whether it answered."""
@@ -228,11 +262,9 @@ class KubernetesFollower:
         for node, mirror in self._mirrors.items():
             standing = self._standing(node, mirror, newest.get(node), state)
             if standing.state is None or not standing.state.is_terminal:
-                standing = _end_without_record(node, mirror, newest.get(node), state)
+                was_stopped = RunLayout(self._run_dir).stop_request.exists()
+                standing = _end_without_record(node, mirror, newest.get(node), state, was_stopped=was_stopped)
             self._link(node, is_complete=True, last_contact=time.time(), standing=standing)
-
-    def _tell(self) -> None:
-        self._on_change(self.run_id)
 
 
 def _placement(run_dir: Path) -> Placement:
@@ -246,11 +278,16 @@ def _placement(run_dir: Path) -> Placement:
     return placement
 
 
-def _end_without_record(node: str, mirror: NodeMirror, pod: PodStatus | None, state: ClusterState) -> NodeStanding:
+def _end_without_record(
+    node: str, mirror: NodeMirror, pod: PodStatus | None, state: ClusterState, *, was_stopped: bool
+) -> NodeStanding:
     """Conclude how a node ended whose supervisor could not say it, from its pod and from what it printed."""
     seen = pod if pod is not None and pod.message else state
     message, hint = seen.message, seen.hint
-    if re.search(r"No module named '?core\b", mirror.last_other):
+    lost = RunState.FAILED if pod is not None and pod.state is RunState.FAILED else RunState.LOST
+    if was_stopped:
+        lost, message, hint = RunState.STOPPED, "Stopped on request, before its end could be read.", ""
+    elif re.search(r"No module named '?core\b", mirror.last_other):
         message = "The image does not have Pilothouse's worker package."
         hint = "Install the wheel pilothouse_worker in the image."
     elif mirror.last_other:
@@ -258,7 +295,7 @@ def _end_without_record(node: str, mirror: NodeMirror, pod: PodStatus | None, st
     return NodeStanding(
         node=node,
         is_there=pod is not None,
-        state=RunState.FAILED if pod is not None and pod.state is RunState.FAILED else RunState.LOST,
+        state=lost,
         message=message or "The pod was deleted or lost before it told how the run ended.",
         hint=hint or "Launch the run again.",
         ended=time.time(),

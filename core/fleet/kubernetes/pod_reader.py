@@ -42,6 +42,7 @@ class PodReader:
         """
         self.pod = pod
         self.mirror = mirror
+        self.mirror.ended = ""  # said by an earlier pod of the node
         self.last_line: float | None = None
         self.problem: EnvironmentProblem | None = None
         self.refusal: OtherFiles | None = None

@@ -30,7 +30,7 @@ from core.runlog.frames import MARK, FrameReader, frame
 from core.settings.home import Home
 
 WINDOW_BYTES = 4 << 20
-_POLL_S = 0.1
+_POLL_S = 0.2
 _BEAT_S = 2.0
 _READ_BYTES = 1 << 16
 _MOST_AT_ONCE = 16

@@ -24,6 +24,7 @@ from core.runlog.frames import MARK, FrameReader, frame
 AGENT_MODULE = "core.cli.agent"
 _HELLO_LIMIT_S = 60.0
 _READ_BYTES = 1 << 18
+_CREDIT_BYTES = 512 << 10
 _decode = msgspec.msgpack.Decoder(said.FromAgent).decode
 
 AnswerT = TypeVar("AnswerT", bound=said.Answer)
@@ -52,6 +53,7 @@ class AgentClient:
         self._readings: ReadingsSink | None = None
         self._on_close: list[CloseSink] = []
         self._fault: EnvironmentProblem | None = None
+        self._owed = 0
         self._hello: said.Hello | None = None
         self.clock_skew_s = 0.0
         self.latency_s: float | None = None
@@ -224,7 +226,7 @@ class AgentClient:
                 if (sink := self._sinks.get(message.run_id)) is not None:
                     sink(message)
                 if isinstance(message, said.FileChunk):
-                    self._send(said.Asked(number=0, body=said.Credit(amount=len(message.data))))
+                    self._credit(len(message.data))
             case said.Readings():
                 if (take := self._readings) is not None:
                     take(message)
@@ -232,6 +234,13 @@ class AgentClient:
                 with self._state:
                     self._hello = message
                     self._state.notify_all()
+
+    def _credit(self, amount: int) -> None:
+        """Tell the agent what has arrived, now and then: a frame for each small chunk would double the traffic."""
+        self._owed += amount
+        if self._owed >= _CREDIT_BYTES:
+            self._send(said.Asked(number=0, body=said.Credit(amount=self._owed)))
+            self._owed = 0
 
     def _end(self, fault: EnvironmentProblem) -> None:
         with self._state:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def _content(path: Path) -> bytes:
 
 
 @contextmanager
-def opened_remote_home(folder: Path) -> Iterator[RemoteHome]:
+def opened_remote_home(folder: Path) -> Generator[RemoteHome]:
     """Yield a host and a home; skip where there is no sshd."""
     with opened_ssh_server(folder) as server:
         scene = RemoteHome(folder, server)

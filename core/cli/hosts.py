@@ -17,6 +17,7 @@ from core.contracts.errors import Cancelled, EnvironmentProblem, UserError
 from core.contracts.hosts import CheckReport, HostRecord, HostStatus, LinkState, RuntimeRecord
 from core.contracts.specs import RunSpec
 from core.fleet.fleet import Fleet
+from core.fleet.probe_script import probe_host
 from core.settings.home import Home, default_home
 
 _SIGNS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
@@ -82,11 +83,21 @@ def _add(fleet: Fleet, options: argparse.Namespace) -> ExitCode:
     if not options.unchecked:
         _tried(fleet, record, options)
     fleet.add(record)
+    if not options.unchecked:
+        record = _with_cluster(fleet, record)
     if options.json:
         print_json(host_document(record))
     else:
         print_text(f"Added {record.name}. Next: pilothouse hosts check {record.name}")
     return ExitCode.OK
+
+
+def _with_cluster(fleet: Fleet, record: HostRecord) -> HostRecord:
+    """Look whether the host has a Slurm, and keep that."""
+    if probe_host(fleet.pool.link(record.name), record.work_dir).slurm_partitions:
+        record = msgspec.structs.replace(record, is_slurm=True)
+        fleet.update(record)
+    return record
 
 
 def _list(fleet: Fleet, options: argparse.Namespace) -> ExitCode:

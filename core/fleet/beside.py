@@ -20,7 +20,7 @@ from core.contracts.hosts import Progress, RuntimeRecord, Watcher
 from core.contracts.links import Link
 from core.fleet.host_facts import HostFacts
 from core.fleet.package_fetch import Platform, fetch_unpacked
-from core.fleet.self_test import import_name
+from core.fleet.self_test_answer import import_name
 from core.fleet.uv_tool import copy_watch
 from core.fleet.worker_command import python_command
 from core.fleet.worker_wheel import OLDEST_PYTHON, REQUIRED, build_worker_wheel, worker_version

@@ -19,7 +19,7 @@ from core.contracts.hosts import Finding, HostRecord
 from core.contracts.links import Link, RemoteProcess
 from core.fleet.host_facts import HostFacts
 from core.fleet.host_findings import ERROR, OK, WARNING, finding
-from core.fleet.self_test import SelfTest
+from core.fleet.self_test_answer import SelfTest
 
 _CONNECT_LIMIT_S = 3.0
 _ANSWER_LIMIT_S = 20.0

@@ -8,7 +8,7 @@ from core.contracts.errors import UserError
 from core.contracts.hosts import Finding, FindingLevel, HostRecord
 from core.fleet.demands import Demands
 from core.fleet.host_facts import HostFacts
-from core.fleet.self_test import SelfTest
+from core.fleet.self_test_answer import SelfTest
 from core.fleet.worker_wheel import OLDEST_PYTHON, worker_version
 from core.jobs.devices import devices_for_host, parse_indices
 

@@ -24,7 +24,7 @@ from core.fleet.demands import Demands, demands_of
 from core.fleet.host_findings import ERROR, OK, finding, host_findings
 from core.fleet.probe_script import probe_host
 from core.fleet.runtimes import Links
-from core.fleet.self_test import MARK, SelfTest
+from core.fleet.self_test_answer import MARK, SelfTest
 from core.fleet.worker_command import command_of
 
 MOST_AT_ONCE = 64

@@ -20,7 +20,7 @@ from core.fleet.beside import put_beside
 from core.fleet.host_facts import HostFacts
 from core.fleet.managed import make_managed
 from core.fleet.probe_script import probe_host
-from core.fleet.self_test import MARK, SelfTest
+from core.fleet.self_test_answer import MARK, SelfTest
 from core.fleet.worker_command import command_of, with_prelude
 from core.fleet.worker_wheel import worker_version
 from core.settings.home import default_home
@@ -83,7 +83,7 @@ def install(
         runtime, folder = make_managed(link, facts, choice, watcher, cache=cache, from_here=wheels_from_here)
     else:
         runtime, folder = put_beside(link, facts, choice, watcher, cache=cache)
-    new = msgspec.structs.replace(record, runtime=runtime, is_slurm="sbatch" in facts.slurm_commands)
+    new = msgspec.structs.replace(record, runtime=runtime, is_slurm=record.is_slurm or bool(facts.slurm_partitions))
     is_kept = folder == folder_of(record, facts)
     try:
         watcher.report(Progress(stage="Trying it out", done=0.9))

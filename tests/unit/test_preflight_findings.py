@@ -15,7 +15,7 @@ from core.fleet.between_hosts import Member, version_findings
 from core.fleet.demands import Demands, demands_of
 from core.fleet.host_facts import DiskFacts, HostFacts, PathFacts, PythonFacts
 from core.fleet.host_findings import host_findings
-from core.fleet.self_test import SelfTest, TorchFacts
+from core.fleet.self_test_answer import SelfTest, TorchFacts
 from core.fleet.worker_wheel import worker_version
 from core.plugins.decode import read_spec
 from core.settings.resources import examples_dir

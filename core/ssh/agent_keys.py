@@ -10,6 +10,9 @@ from typing import Any
 LISTING_TIMEOUT_S = 3.0
 SIGNING_TIMEOUT_S = 60.0
 """Long enough to touch a hardware key or to confirm its use."""
+MAX_KEYS = 100
+MAX_ANSWER_BYTES = 256 << 10
+_REQUEST_IDENTITIES, _IDENTITIES_ANSWER = 11, 12
 
 _log = logging.getLogger(__name__)
 
@@ -22,35 +25,65 @@ class Agent:
     """
 
     def __init__(self, path: str) -> None:
-        self._agent: Any = None
+        self._connection: socket.socket | None = None
         self.keys: tuple[Any, ...] = ()
         if not path or not hasattr(socket, "AF_UNIX"):
             return
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(LISTING_TIMEOUT_S)
+        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._connection.settimeout(LISTING_TIMEOUT_S)
         try:
-            connection.connect(path)
-            self._agent = _listed(connection)
+            self._connection.connect(path)
+            self.keys = tuple(_forgiving(key) for key in self._listed())
         except Exception as error:  # noqa: BLE001 - whatever a broken agent says, other keys are tried
             _log.warning("The SSH agent at %s does not answer: %s", path, error)
-            connection.close()
+            self.close()
             return
-        connection.settimeout(SIGNING_TIMEOUT_S)
-        self.keys = tuple(_forgiving(key) for key in self._agent.get_keys())
+        self._connection.settimeout(SIGNING_TIMEOUT_S)
 
     def close(self) -> None:
         """Let go of the agent."""
-        if self._agent is not None:
-            self._agent._close()  # noqa: SLF001 - paramiko has no other way
-            self._agent = None
+        if self._connection is not None:
+            self._connection.close()
 
+    def _listed(self) -> list[Any]:
+        """Return its keys. Paramiko's own listing has no time limit, and believes any number of keys."""
+        from paramiko.agent import AgentKey
 
-def _listed(connection: socket.socket) -> Any:
-    from paramiko.agent import AgentSSH
+        kind, answer = self._send_message(bytes([_REQUEST_IDENTITIES]))
+        if kind != _IDENTITIES_ANSWER:
+            raise ValueError("it does not list its keys")
+        found: list[Any] = []
+        for _ in range(min(int(answer.get_int()), MAX_KEYS)):
+            blob, comment = answer.get_binary(), answer.get_binary()
+            if not blob:
+                break
+            found.append(AgentKey(agent=self, blob=blob, comment=comment.decode("utf-8", "replace")))  # pyright: ignore[reportArgumentType]
+        return found
 
-    agent: Any = AgentSSH()
-    agent._connect(connection)  # noqa: SLF001 - paramiko's own way has no time limit
-    return agent
+    def _send_message(self, message: Any) -> tuple[int, Any]:
+        """Ask, and return the kind of answer and the rest of it; paramiko's keys call this to sign."""
+        from paramiko import Message
+
+        connection = self._connection
+        if connection is None:
+            raise ValueError("there is no agent")
+        data = message if isinstance(message, bytes) else message.asbytes()
+        connection.sendall(struct.pack(">I", len(data)) + data)
+        (size,) = struct.unpack(">I", self._received(connection, 4))
+        if not 0 < size <= MAX_ANSWER_BYTES:
+            raise ValueError("its answer makes no sense")
+        answer = self._received(connection, size)
+        return answer[0], Message(answer[1:])
+
+    @staticmethod
+    def _received(connection: socket.socket, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            block = connection.recv(size - len(data))
+            if not block:
+                raise ValueError("it closed the connection")
+            data += block
+        return bytes(data)
 
 
 def _forgiving(key: Any) -> Any:

@@ -74,8 +74,6 @@ class Channels:
         Raises:
             EnvironmentProblem: The connection is lost, or all channels stayed in use for ``timeout_s``.
         """
-        from paramiko import ChannelException, SSHException
-
         deadline = time.monotonic() + timeout_s
         while not self._free.acquire(timeout=0.1):
             if not self.is_active():
@@ -83,19 +81,27 @@ class Channels:
             if time.monotonic() > deadline:
                 raise self._busy()
         try:
-            while True:
-                try:
-                    return self._transport.open_session(timeout=max(1.0, deadline - time.monotonic()))
-                except ChannelException as error:  # the server allows fewer than we do
-                    if time.monotonic() > deadline:
-                        raise self._busy() from error
-                    time.sleep(0.05)
-        except (SSHException, EOFError, OSError) as error:
-            self._free.release()
-            raise (self.silent() if self.is_active() else self.lost()) from error
+            return self._opened(deadline)
         except BaseException:
             self._free.release()
             raise
+
+    def _opened(self, deadline: float) -> Any:
+        from paramiko import SSHException
+
+        while True:
+            try:
+                return self._transport.open_session(timeout=max(1.0, deadline - time.monotonic()))
+            except (SSHException, EOFError, OSError) as error:
+                if not self.is_active():
+                    raise self.lost() from error
+                if "Timeout" in str(error):
+                    raise self.silent() from error
+                if time.monotonic() > deadline:
+                    raise self._busy() from error
+            # The server allows fewer than we do: one of ours will end. Which exception says so depends on chance:
+            # paramiko has one place for the exceptions of all threads.
+            time.sleep(0.05)
 
     def release(self, channel: Any) -> None:
         """Close a channel; never raises."""

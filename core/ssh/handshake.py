@@ -109,6 +109,7 @@ class Chain:
         try:
             with self._closed_on_cancel(trust.is_cancelled):
                 transport.start_client(timeout=hop.connect_timeout_s)
+            transport.get_remote_server_key()  # after a timeout, start_client returns as if all were well
         except (paramiko.SSHException, EOFError, OSError) as error:
             if trust.is_cancelled():
                 raise Cancelled from error

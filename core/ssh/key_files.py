@@ -49,6 +49,8 @@ class KeyFile:
             blob = base64.b64decode(self._body)
         except (binascii.Error, ValueError):
             return False
+        if not blob.startswith(_MAGIC):
+            return False
         start = len(_MAGIC) + 4
         length = int.from_bytes(blob[len(_MAGIC) : start], "big")
         return blob[start : start + length] != b"none"

@@ -100,4 +100,6 @@ def run(spec: ToySpec, context: RunContext) -> None:
     context.result({"toy/final": value})
 
 
-KIND = RunKind(spec=ToySpec, title="Toy", summary="Counts.", group="train", icon="flask", run=run)
+KIND = RunKind(
+    spec=ToySpec, title="Toy", summary="Counts.", group="train", icon="flask", run=run, spans_nodes=True
+)

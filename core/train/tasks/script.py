@@ -18,6 +18,7 @@ from core.contracts.errors import EnvironmentProblem, FieldProblem
 from core.contracts.kinds import RunKind
 from core.contracts.specs import Device, RunSpec
 from core.contracts.worker import RunContext
+from core.jobs.processes import descendants
 from core.runlog.layout import RunLayout
 from core.train.fields import extra
 from core.train.script.command import (
@@ -40,6 +41,7 @@ _PROCESSES = "Launcher"
 _METRICS = "Metrics"
 _POLL_S = 0.2
 _KILL_WAIT_S = 5.0
+_IDLE_LIMIT_S = 2.0
 _OUTPUT_KIND = "script.output"
 _EMITTED_EVENTS = "events.*.[0-9]*.jsonl"
 
@@ -277,22 +279,35 @@ def _follow(
     spec: ScriptTrainingSpec, context: RunContext, process: subprocess.Popen[bytes], watch: ScriptWatch | None
 ) -> bool:
     """Read metrics until the script ends; return whether it was asked to stop."""
-    deadline = None
+    deadline = idle_since = None
     while process.poll() is None:
         if watch is not None:
             watch.poll()
+        now = time.monotonic()
         if deadline is None and context.should_stop():
             context.log("The script is asked to stop.")
             process.terminate()
-            deadline = time.monotonic() + spec.launch.stop_grace_s
-        if deadline is not None and time.monotonic() > deadline:
-            context.log("The script did not end in time and was killed.", "warning")
-            _end(process)
+            deadline = now + spec.launch.stop_grace_s
+        if deadline is not None:
+            idle_since = (idle_since or now) if _has_only_itself(spec, process.pid) else None
+            if now > deadline:
+                context.log("The script did not end in time and was killed.", "warning")
+                _end(process)
+            elif idle_since is not None and now - idle_since > _IDLE_LIMIT_S:
+                _end(process)
         try:
             process.wait(_POLL_S)
         except subprocess.TimeoutExpired:
             continue
     return deadline is not None
+
+
+def _has_only_itself(spec: ScriptTrainingSpec, pid: int) -> bool:
+    """Tell whether a launcher is left without ranks.
+
+    When its ranks have ended, torchrun waits up to five minutes for the other nodes, and hears no signal meanwhile.
+    """
+    return spec.launcher != "python" and not descendants(pid)
 
 
 KIND = RunKind(

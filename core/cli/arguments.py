@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from core.cli.hosts_arguments import add_hosts
 from core.contracts.states import RunState
@@ -100,6 +101,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_placement(run)
     _add_runs(commands.add_parser("runs", help="list, show, stop, resume, delete, export runs"))
     add_hosts(commands.add_parser("hosts", help="add, list, check and set up the hosts that runs can go to"))
+    image = _with_json(commands.add_parser("image", help="write what a container image for Kubernetes is built from"))
+    image.add_argument("folder", type=Path, help="where to write the Containerfile and the worker package")
+    image.add_argument("--base", default="", help="image to start from (default: Python's own)")
+    packages = ("torch", "train", "infer", "compress")
+    image.add_argument("--packages", default="train", choices=packages, help="further packages (default: train)")
     hardware = _with_json(commands.add_parser("hardware", help="show what this machine has"))
     hardware.add_argument(
         "--measure", action="store_true", help="measure peak arithmetic and memory bandwidth (seconds)"

@@ -53,6 +53,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from core.cli.hosts import hosts
 
         return hosts(options)
+    if options.command == "image":
+        from core.cli.image import image
+
+        return image(options)
     from core.workspace.workspace import Workspace
 
     workspace = Workspace.open()

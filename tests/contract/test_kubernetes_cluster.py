@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from core.contracts.errors import EnvironmentProblem
+from core.contracts.hosts import FindingLevel
 from core.contracts.ids import new_run_id
 from core.contracts.states import RunState
-from core.fleet.kubernetes import KubernetesCluster, contexts, current_context, prepare
+from core.fleet.kubernetes import KubernetesCluster, check_cluster, contexts, current_context, prepare
 from core.fleet.kubernetes.kubectl import Kubectl, find_kubectl
 from core.fleet.kubernetes.names import object_name
 from core.fleet.kubernetes.refusals import ClusterRefusal
@@ -218,7 +219,15 @@ def test_events_of_other_objects_are_left_out(lab: KubeLab):
     involved = {"kind": "Pod", "name": "ph-other-0"}
     meta = {"name": "e1"}
     lab.api.put(
-        "events", {"apiVersion": "v1", "kind": "Event", "metadata": meta, "involvedObject": involved, "reason": "x", "type": "Normal"}
+        "events",
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": meta,
+            "involvedObject": involved,
+            "reason": "x",
+            "type": "Normal",
+        },
     )
     assert lab.cluster(lab.toy()).events("20261124-061203-x-3f9a1c") == ()
 
@@ -251,3 +260,61 @@ def test_a_pod_that_does_not_go_is_named(lab: KubeLab):
     lab.api.controllers.keeps_pods = True
     with pytest.raises(EnvironmentProblem, match="still has of this run: .*pod/"):
         cluster.delete(run_id, timeout_s=0.5)
+
+
+# -- the check before a launch ----------------------------------------------------------------------------------------
+
+
+def test_a_cluster_with_everything_passes(lab: KubeLab):
+    claim = {"spec": {"accessModes": ["ReadWriteMany"]}}
+    lab.api.put(
+        "persistentvolumeclaims",
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "claim"}, **claim},
+    )
+    lab.api.put("secrets", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}})
+    spec = lab.toy(asked={"volume_claim": "claim", "secrets": ["keys"], "gpus_per_node": 1, "shm": "8Gi"})
+    report = check_cluster(lab.cluster(spec), spec)
+    assert report.ok
+    assert [finding.level for finding in report.findings] == [FindingLevel.OK]
+
+
+def test_all_that_is_missing_is_found_at_once(lab: KubeLab):
+    lab.api.denied |= {("delete", "configmaps"), ("get", "pods/log"), ("create", "pods/exec")}
+    del lab.api.served["jobset.x-k8s.io/v1alpha2"]
+    asked = {"form": "jobset", "volume_claim": "none", "secrets": ["none"], "queue": "team", "gpus_per_node": 1}
+    spec = lab.toy(asked=asked)
+    report = check_cluster(lab.cluster(spec), spec)
+    assert not report.ok
+    found = sorted((finding.topic, str(finding.level)) for finding in report.findings)
+    assert found == [
+        ("form", "error"),
+        ("queue", "error"),
+        ("reachable", "ok"),
+        ("rights", "error"),
+        ("rights", "error"),
+        ("rights", "warning"),
+        ("secrets", "error"),
+        ("shm", "warning"),
+        ("volume", "error"),
+    ]
+    assert all(finding.remedy for finding in report.findings if finding.level is not FindingLevel.OK)
+
+
+def test_a_claim_for_one_machine_is_a_warning_for_several_pods(lab: KubeLab, tmp_path: Path):
+    claim = {"spec": {"accessModes": ["ReadWriteOnce"]}}
+    lab.api.put(
+        "persistentvolumeclaims",
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "claim"}, **claim},
+    )
+    spec = lab.toy(asked={"volume_claim": "claim", "nodes": 2})
+    report = check_cluster(lab.cluster(spec), spec)
+    assert report.ok
+    assert "ReadWriteOnce" in report.findings[-1].what
+
+
+def test_a_cluster_out_of_reach_is_one_finding(lab: KubeLab):
+    lab.api.refuse(".*", 401)
+    spec = lab.toy()
+    report = check_cluster(lab.cluster(spec), spec)
+    assert (report.ok, [finding.topic for finding in report.findings]) == (False, ["reachable"])
+    assert "401" in report.findings[0].what

@@ -23,8 +23,8 @@ from core.fleet.kubernetes import code_archive, manifest, prepare
 from core.fleet.kubernetes.names import hostname, label_value, object_name
 from core.fleet.kubernetes.validation import validate
 from core.fleet.kubernetes.yaml_text import dump_all
-from core.plugins.decode import decode_spec, parse_toml
-from tests.helpers.toy_plugin import install_toy
+from core.plugins.decode import decode_spec, parse_toml, read_spec
+from core.settings.resources import examples_dir
 
 Object = dict[str, Any]
 RUN_ID = "20261124-061203-digits-3f9a1c"
@@ -318,9 +318,10 @@ def test_all_problems_come_at_once_and_data_is_not_copied(tmp_path: Path):
     ]
 
 
-def test_a_kind_for_one_node_is_not_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    install_toy(tmp_path, monkeypatch)
-    spec = decode_spec({"kind": "test.toy", "launch": {"kubernetes": {"image": "i", "nodes": 2}}})
+def test_a_kind_for_one_node_is_not_spread():
+    example = read_spec(examples_dir() / "digits.toml")
+    kubernetes = msgspec.structs.replace(example.launch.kubernetes, image="i", nodes=2)
+    spec = msgspec.structs.replace(example, launch=msgspec.structs.replace(example.launch, kubernetes=kubernetes))
     with pytest.raises(InvalidSpec, match="runs on one node"):
         manifest(spec, RUN_ID)
 

@@ -92,10 +92,14 @@ class KubernetesCluster:
         """Return the cluster that a spec names."""
         return cls(asked.context, asked.namespace, form=asked.form, kubeconfig=kubeconfig)
 
+    def served_kinds(self) -> frozenset[str]:
+        """Return the resources that the cluster serves, such as ``jobs.batch``."""
+        return frozenset(self.kubectl.run(["api-resources", "--output=name"]).decode(errors="replace").split())
+
     def served_forms(self) -> tuple[str, ...]:
         """Return which of ``job``, ``jobset`` and ``trainjob`` the cluster can run."""
-        listed = self.kubectl.run(["api-resources", "--output=name"]).decode(errors="replace").split()
-        return tuple(form for form, kind in WORK_KINDS.items() if kind in listed)
+        kinds = self.served_kinds()
+        return tuple(form for form, kind in WORK_KINDS.items() if kind in kinds)
 
     def may(self, verb: str, resource: str, subresource: str = "") -> bool:
         """Return whether the user may do that in the namespace."""

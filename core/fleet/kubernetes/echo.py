@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.fleet.kubernetes.log_lines import PIECE_BYTES, Beat, Begin, End, Piece, Record, line_of, packed, parts_of
+from core.fleet.worker_wheel import worker_version
 from core.runlog.layout import ENVIRONMENT, RunLayout, is_supervisor_log
 
 BEAT_PERIOD_S = 5.0
@@ -38,7 +39,7 @@ class RunEcho:
 
     def begin(self, token: str, attempt: int) -> None:
         """Say that this process begins."""
-        self._put(Begin(node=self._node, token=token, attempt=attempt, ts=time.time()))
+        self._put(Begin(node=self._node, token=token, attempt=attempt, ts=time.time(), version=worker_version()))
 
     def sweep(self) -> bool:
         """Print what is new, and a sign of life when one is due; return whether a file has more left."""

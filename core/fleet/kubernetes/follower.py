@@ -26,6 +26,7 @@ from core.fleet.kubernetes.cluster import ClusterState, KubernetesCluster
 from core.fleet.kubernetes.node_mirror import NodeMirror
 from core.fleet.kubernetes.pod_reader import PodReader
 from core.fleet.kubernetes.pod_states import PodStatus, latest_by_node
+from core.fleet.worker_wheel import worker_version
 from core.jobs.records import ExitRecord, read_record, write_record
 from core.plugins.decode import read_spec
 from core.runlog.layout import RunLayout
@@ -252,6 +253,9 @@ class KubernetesFollower:
         stands, message, hint = seen.state, seen.message, seen.hint
         if not message and mirror.lost_bytes:
             message = f"The cluster threw away {mirror.lost_bytes} bytes of the node's log before they were read."
+        if not message and mirror.version not in {"", worker_version()}:
+            message = f"The image has worker package {mirror.version}, this program is {worker_version()}."
+            hint = "Build the image anew: pilothouse image FOLDER"
         # While it runs its files say more; an end counts only once all is here.
         open_state = stands if stands in {RunState.QUEUED, RunState.PREPARING} else None
         return NodeStanding(node=node, is_there=pod is not None, state=open_state, message=message, hint=hint)
@@ -289,7 +293,7 @@ def _end_without_record(
         lost, message, hint = RunState.STOPPED, "Stopped on request, before its end could be read.", ""
     elif re.search(r"No module named '?core\b", mirror.last_other):
         message = "The image does not have Pilothouse's worker package."
-        hint = "Install the wheel pilothouse_worker in the image."
+        hint = "Build the image with the wheel pilothouse_worker in it: pilothouse image FOLDER"
     elif mirror.last_other:
         message = f"{message} It printed last: {mirror.last_other}".strip()
     return NodeStanding(

@@ -25,12 +25,14 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="be
     Attributes:
         token: Of the run directory in the pod; another one means other files under the same names.
         ts: Unix seconds.
+        version: Of the worker package in the image.
     """
 
     node: str
     token: str
     attempt: int
     ts: float
+    version: str = ""
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="piece"):

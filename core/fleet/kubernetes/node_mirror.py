@@ -63,6 +63,7 @@ class NodeMirror:
         self.ended = ""
         self.beats = 0
         self.last_other = ""
+        self.version = ""
 
     def take(self, record: Record, *, fill: bool = False) -> bool:
         """Take one record; return whether a file here changed.
@@ -81,6 +82,7 @@ class NodeMirror:
                 case Begin():
                     self._check_token(record.token)
                     self.ended = ""
+                    self.version = record.version[:100]
                     return False
                 case Piece():
                     return self._append(record, fill=fill)

@@ -228,6 +228,10 @@ class FleetController(QObject):
         """Set up, repair or upgrade a host's runtime."""
         return self._set_up(name, "Set up", lambda fleet, watcher: fleet.install(name, choice, watcher))
 
+    def repair(self, name: str) -> Task:
+        """Set up a host's runtime once more as it is recorded, and test it."""
+        return self._set_up(name, "Check and repair", lambda fleet, watcher: fleet.repair_runtime(name, watcher))
+
     def remove_runtime(self, name: str) -> Task:
         """Remove what we installed on a host."""
         return self._set_up(name, "Remove", lambda fleet, watcher: fleet.remove_runtime(name, watcher))

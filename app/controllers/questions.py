@@ -60,7 +60,7 @@ class Questions(QObject):
     def refuse(self, host: str = "") -> None:
         """Answer every open question about a host (about any, when none is given) with no."""
         with self._lock:
-            for pending in [each for each in self._pending if not host or each.question.host == host]:
+            for pending in [each for each in self._pending if not host or _is_about(each.question, host)]:
                 self._pending.remove(pending)
                 pending.done.set()
         self._changed.emit()
@@ -109,3 +109,8 @@ class Questions(QObject):
         if self._shown is None and upcoming is not None:
             self._shown = upcoming
             self.asked.emit(upcoming.question)
+
+
+def _is_about(question: Question, host: str) -> bool:
+    # A question names the host with its address behind it where that differs.
+    return question.host == host or question.host.startswith(f"{host} ")

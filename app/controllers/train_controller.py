@@ -113,7 +113,7 @@ class TrainController(QObject):
             return
         workspace, asked = self._services.workspace, dict(values)
         self.busy_changed.emit(True)
-        task = Task("Launching", lambda _watcher: workspace.launch(kind, asked), self)
+        task = Task("Launching", lambda watcher: workspace.launch(kind, asked, watcher=watcher), self)
         task.succeeded.connect(self._on_launched)
         task.failed.connect(self._on_failed)
         task.ended.connect(self._on_launch_done)

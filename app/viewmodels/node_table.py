@@ -105,8 +105,10 @@ def _contact_text(node: NodeStatus, now: float) -> str:
 
 
 def _processes_text(alive: tuple[int, ...] | None, *, is_over: bool) -> str:
+    if not is_over:
+        return ""
     if alive is None:
-        return "Not verified yet" if is_over else ""
+        return "Not verified yet"
     if alive:
         return f"{len(alive)} left: {', '.join(map(str, alive[:6]))}" + ("…" if len(alive) > 6 else "")
     return "None left, verified"

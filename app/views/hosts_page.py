@@ -56,8 +56,7 @@ class HostsPage(Page):
         self._tick.timeout.connect(self.detail.tick)
         if fleet.is_loaded:
             self._on_loaded(fleet.hosts)
-        self.index.choose(LOCAL_HOST)
-        self.detail.show_host(LOCAL_HOST)
+        self.show_host(LOCAL_HOST)
 
     def activate(self) -> None:
         """Read the hosts and keep them connected while the page is seen."""
@@ -74,8 +73,12 @@ class HostsPage(Page):
     def open(self, route: Route) -> None:
         """Show the host that the route names."""
         if route.text:
-            self.index.choose(route.text)
-            self.detail.show_host(route.text)
+            self.show_host(route.text)
+
+    def show_host(self, name: str) -> None:
+        """Choose a host, as a click on it does."""
+        self.index.choose(name)
+        self.detail.show_host(name)
 
     def _build(self) -> None:
         self.detail = HostDetail(self._fleet, self._telemetry)
@@ -123,8 +126,7 @@ class HostsPage(Page):
         self._add.setVisible(bool(hosts))
         self._show_heading()
         if self._fleet.record(self.detail.name) is None and self.detail.name not in {LOCAL_HOST, ""}:
-            self.index.choose(LOCAL_HOST)
-            self.detail.show_host(LOCAL_HOST)
+            self.show_host(LOCAL_HOST)
         elif self.detail.name:
             self.detail.show_status()
             self.detail.show_book()
@@ -172,11 +174,7 @@ class HostsPage(Page):
 
     def _on_added(self, record: HostRecord | None) -> None:
         if record is not None:
-            self._fleet.loaded.connect(lambda _: self._show_host(record.name), Qt.ConnectionType.SingleShotConnection)
-
-    def _show_host(self, name: str) -> None:
-        self.index.choose(name)
-        self.detail.show_host(name)
+            self._fleet.loaded.connect(lambda _: self.show_host(record.name), Qt.ConnectionType.SingleShotConnection)
 
     def _on_edit(self) -> None:
         record = self._fleet.record(self.detail.name)

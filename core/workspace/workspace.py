@@ -214,9 +214,9 @@ class Workspace:
 
     # -- acts ------------------------------------------------------------------------------------------------------
 
-    def launch(self, kind: str, values: Mapping[str, FormValue]) -> RunId:
-        """Launch a run from form values; InvalidSpec lists every problem."""
-        return self.launch_spec(decode_spec(mapping_of(kind, values), folder=Path()))
+    def launch(self, kind: str, values: Mapping[str, FormValue], *, watcher: Watcher | None = None) -> RunId:
+        """Launch a run from form values, as ``launch_spec`` does; InvalidSpec lists every problem."""
+        return self.launch_spec(decode_spec(mapping_of(kind, values), folder=Path()), watcher=watcher)
 
     def launch_spec(
         self,

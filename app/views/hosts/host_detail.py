@@ -183,7 +183,7 @@ class HostDetail(QWidget):
         )
         self.runtime.install_wanted.connect(self.set_up_wanted)
         self.runtime.remove_wanted.connect(self.unset_wanted)
-        self.runtime.repair_wanted.connect(self._on_repair)
+        self.runtime.repair_wanted.connect(lambda: self._fleet.repair(self.name))
         self.queue.read_wanted.connect(lambda: self._fleet.read_queue(self.name))
         self.queue.move_wanted.connect(lambda run_id, place: self._fleet.move(self.name, run_id, place))
         self.queue.open_wanted.connect(self.run_wanted)
@@ -248,11 +248,6 @@ class HostDetail(QWidget):
             self.set_up_wanted.emit()
         else:
             self.probe()
-
-    def _on_repair(self) -> None:
-        record = self._fleet.record(self.name)
-        if record is not None:
-            self._fleet.install(self.name, record.runtime)
 
     def _on_local_report(self, report: HardwareReport) -> None:
         if self.name == LOCAL_HOST:

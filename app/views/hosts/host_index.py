@@ -62,7 +62,7 @@ class HostIndex(Card):
         self.show_total()
 
     def choose(self, name: str) -> None:
-        """Choose a host, as a click does."""
+        """Mark a host as chosen; nobody is told."""
         self._name = name
         self._restore()
 

@@ -21,6 +21,7 @@ _TRIAGE_BYTES = 1 << 20
 _EVENT_TAIL_BYTES = 256 << 10
 _VMSTAT = Path("/proc/vmstat")
 RESUME_HINT = "Resume it to go on from its last checkpoint."
+_MEMORY_HINT = "Use a smaller batch or model, or close other programs, then resume it."
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -127,6 +128,9 @@ def _explained(attempt: Attempt, returncode: int, memory_kills: int, diagnosis: 
     kind = "" if diagnosis is None else diagnosis.kind
     is_secondary = diagnosis is not None and diagnosis.is_secondary
     failure = first_failure(attempt)
+    if failure is not None and memory_kills and "SIGKILL" in failure.message:
+        message = f"The machine ran out of memory and the kernel ended a process of the run. {failure.message}"
+        return Verdict(RunState.FAILED, message, _MEMORY_HINT, "memory_killed", failed_at=failure.ts)
     if failure is not None:
         return Verdict(RunState.FAILED, failure.message, failure.hint, kind, is_secondary, failure.ts)
     words = last_line(RunLayout(attempt.run_dir).stdout(attempt.node), attempt.stdout_offset)
@@ -145,6 +149,6 @@ def _unexplained(returncode: int, memory_kills: int, words: str) -> Verdict:
         return Verdict(
             RunState.FAILED,
             f"The machine ran out of memory and the kernel killed the worker.{said}",
-            "Use a smaller batch or model, or close other programs, then resume it.",
+            _MEMORY_HINT,
         )
     return Verdict(RunState.FAILED, f"The worker was killed by signal {name}.{said}", RESUME_HINT)

@@ -100,7 +100,7 @@ class Head(Peers):
 
     def _accept(self, now: float) -> None:
         with contextlib.suppress(OSError):
-            while True:
+            for _ in range(_MOST_STRANGERS):
                 connection, _ = self._listener.accept()
                 if len(self._strangers) >= _MOST_STRANGERS:
                     self._strangers.pop(0)[0].close()
@@ -131,7 +131,7 @@ class Head(Peers):
         if node.wire is not None:
             node.wire.close()
         if node.part is not None and node.part.state is RunState.LOST and self._my.placement.is_elastic:
-            node.part = None
+            node.part = node.report = node.clock_offset_s = None
             self._log(f"The {name_of(node.placed)} is back.", "info")
         node.wire, node.heard, node.was_heard, node.left, node.said_at = wire, now, True, None, 0.0
         wire.send(Welcome(proof=proof_of(self._my.rendezvous.token, hello.nonce, HEAD_NAME)))

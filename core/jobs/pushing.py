@@ -20,6 +20,35 @@ CHUNK_BYTES = 256 << 10
 _RECORD_LIMIT_BYTES = 4 << 20
 
 
+class NodeFiles:
+    """Names of the files that nodes of a run write and that are followed; everything else stays on the host.
+
+    Attributes:
+        ends: The supervisors' logs, with the states of the run.
+        streams: Files that only grow, the former among them.
+        first_records: Small files that are replaced as a whole; ``last_records`` those that tell how it ended.
+    """
+
+    def __init__(self, nodes: tuple[str, ...]) -> None:
+        either = "|".join(re.escape(node) for node in nodes)
+        self.ends = re.compile(rf"events\.({either})\.{SUPERVISOR_RANK}\.jsonl")
+        self.streams = re.compile(
+            rf"(?:events\.(?P<of_rank>{either})\.[A-Za-z0-9_-]+\.jsonl|telemetry\.(?P<host>{either})\.jsonl"
+            rf"|{STDOUT_PREFIX}\.(?P<output>{either})\.(?:log|index)|supervisor\.(?P<own>{either})\.log)"
+        )
+        self.first_records = re.compile(rf"supervisor\.({either})\.json|{re.escape(ENVIRONMENT)}")
+        self.last_records = re.compile(rf"exit\.({either})(\.attempt\d+)?\.json")
+
+    def node_of_stream(self, name: str) -> str | None:
+        """Return the node that writes a growing file; None when it is not one of ours."""
+        found = self.streams.fullmatch(name)
+        return None if found is None else next(node for node in found.groupdict().values() if node)
+
+    def is_record(self, name: str) -> bool:
+        """Return whether a file is one of the records."""
+        return bool(self.first_records.fullmatch(name) or self.last_records.fullmatch(name))
+
+
 @dataclass(slots=True)
 class _Record:
     stamp: tuple[int, int]
@@ -45,28 +74,24 @@ class RunPusher:
         self._backlog_bytes = backlog_bytes
         self._tail_bytes = tail_bytes
         self._records: dict[str, _Record] = {}
-        either = "|".join(re.escape(node) for node in nodes)
-        self._ends = re.compile(rf"events\.({either})\.{SUPERVISOR_RANK}\.jsonl")
-        self._streams = re.compile(
-            rf"events\.({either})\.[^.]+\.jsonl|telemetry\.({either})\.jsonl|{STDOUT_PREFIX}\.({either})\.(log|index)"
-            rf"|supervisor\.({either})\.log"
-        )
-        self._first_records = re.compile(rf"supervisor\.({either})\.json|{re.escape(ENVIRONMENT)}")
-        self._last_records = re.compile(rf"exit\.({either})(\.attempt\d+)?\.json")
+        self._files = NodeFiles(nodes)
 
     def chunks(self) -> Iterator[FileChunk]:
         """Yield everything new, in order; when it is through, all that was written before the call has been yielded.
 
         May be left before it is through: the next call goes on where it was.
+
+        Raises:
+            OSError: A file that is there cannot be read.
         """
-        names = self._names()
-        ends = {name: self._size(name) for name in names if self._ends.fullmatch(name)}
-        lasts = [name for name in names if self._last_records.fullmatch(name)]
+        files, names = self._files, self._names()
+        ends = {name: self._size(name) for name in names if files.ends.fullmatch(name)}
+        lasts = [name for name in names if files.last_records.fullmatch(name)]
         for name in names:
-            if self._first_records.fullmatch(name):
+            if files.first_records.fullmatch(name):
                 yield from self._record(name)
         for name in names:
-            if name not in ends and self._streams.fullmatch(name):
+            if name not in ends and files.streams.fullmatch(name):
                 yield from self._stream(name, self._size(name))
         for name, size in ends.items():
             yield from self._stream(name, size)
@@ -76,13 +101,13 @@ class RunPusher:
     def _names(self) -> list[str]:
         try:
             return sorted(entry.name for entry in os.scandir(self._run_dir))
-        except OSError:
+        except FileNotFoundError:
             return []
 
     def _size(self, name: str) -> int:
         try:
             return (self._run_dir / name).stat().st_size
-        except OSError:
+        except FileNotFoundError:
             return 0
 
     def _stream(self, name: str, size: int) -> Iterator[FileChunk]:
@@ -113,14 +138,14 @@ class RunPusher:
             with (self._run_dir / name).open("rb") as file:
                 file.seek(offset)
                 return file.read(limit)
-        except OSError:
+        except FileNotFoundError:
             return b""
 
     def _record(self, name: str) -> Iterator[FileChunk]:
         """Yield a record whose content changed; one that is only touched (a heartbeat) is not sent again."""
         try:
             found = (self._run_dir / name).stat()
-        except OSError:
+        except FileNotFoundError:
             return
         known = self._records.get(name)
         stamp = (found.st_ino, found.st_mtime_ns)

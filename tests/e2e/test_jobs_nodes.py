@@ -177,3 +177,26 @@ def test_a_watch_port_in_use_fails_at_once_and_says_so(tmp_path: Path) -> None:
             lab.start("a")
             assert "is in use" in lab.ended("a", 15).message
         lab.no_process_left()
+
+
+def test_two_queued_runs_on_the_same_two_hosts_go_one_after_the_other_whoever_came_first_where(tmp_path: Path) -> None:
+    spec = toy_spec(steps=15, launch={"queue": True, "peer_limit_s": 10.0})
+    with opened_nodes(tmp_path, spec) as first, opened_nodes(tmp_path, spec) as second:
+        first.start("a")
+        second.start("b")
+        second.start("a")
+        first.start("b")
+        ends: list[tuple[float, float]] = []
+        for lab in (first, second):
+            for node in "ab":
+                assert lab.ended(node).state is RunState.SUCCEEDED
+            running = [
+                event.ts
+                for node in "ab"
+                for event in lab.events(node)
+                if isinstance(event, StateEvent | NodeEvent) and event.state is RunState.RUNNING
+            ]
+            ends.append((min(running), max(lab.standing(node).ended or 0.0 for node in "ab")))
+            lab.no_process_left()
+        (_, earlier_end), (later_begin, _) = sorted(ends)
+        assert earlier_end <= later_begin + 0.5, "they never worked at the same time"

@@ -6,65 +6,23 @@ they are kept only when they proved right and the user wished it. Nothing here i
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from core.contracts.errors import Cancelled, EnvironmentProblem
-from core.contracts.hosts import Asker, SecretQuestion
+from core.contracts.hosts import SecretAnswer, SecretQuestion
 from core.ssh.agent_keys import Agent
 from core.ssh.config import Target
 from core.ssh.key_files import KeyFile, WrongPassphrase, public_blob
+from core.ssh.login import Login, SessionExpired
 from core.ssh.problems import Refused
+from core.ssh.prompts import Prompts, shown
 
 MAX_KEYS = 5
 """Servers close after 6 attempts (MaxAuthTries); one is left for a password."""
 MAX_TRIES = 3
 TYPING_TIMEOUT_S = 600.0
-_PASSWORD_PROMPT = re.compile(r"password|passwor[dt]|kennwort|mot de passe|contraseña", re.IGNORECASE)
-
-
-class KeptSecrets(Protocol):
-    """Where secrets are kept: ``core.security.secrets``, seen from here."""
-
-    def get(self, kind: str, about: str) -> str | None:
-        """Return a kept secret."""
-        ...
-
-    def put(self, kind: str, about: str, secret: str) -> None:
-        """Keep a secret."""
-        ...
-
-    def forget(self, kind: str, about: str) -> None:
-        """Drop a secret."""
-        ...
-
-
-class SessionExpired(Exception):
-    """The server closed while the user was typing: connect again, the answers are at hand."""
-
-
-@dataclass
-class Answers:
-    """What the user and the keyring gave during one ``connect``, over all its attempts. Never shown."""
-
-    keys: dict[Path, Any] = field(default_factory=dict[Path, Any], repr=False)
-    refused_keys: set[Path] = field(default_factory=set[Path])
-    passwords: dict[str, str] = field(default_factory=dict[str, str], repr=False)
-    was_asked: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
-    """All that logging in needs besides the connection."""
-
-    asker: Asker
-    secrets: KeptSecrets
-    answers: Answers
-    is_cancelled: Callable[[], bool]
 
 
 class Authentication:
@@ -252,7 +210,7 @@ class Authentication:
             is_retry = True
 
     def _by_prompts(self) -> tuple[str, ...] | None:
-        prompts = _Prompts(self._target, self._login, self._ask)
+        prompts = Prompts(self._target, self._login, self._ask)
         self._tried.append("keyboard-interactive")
         before, self._transport.auth_timeout = self._transport.auth_timeout, TYPING_TIMEOUT_S
         try:
@@ -283,7 +241,7 @@ class Authentication:
                 raise
             return None
 
-    def _ask(self, question: SecretQuestion) -> Any:
+    def _ask(self, question: SecretQuestion) -> SecretAnswer | None:
         self._check_cancelled()
         self._login.answers.was_asked = True
         answer = self._login.asker.secret(question)
@@ -302,77 +260,9 @@ class Authentication:
         return Refused(f"{self._target.name} refused the log-in of {self._target.login}.", hint)
 
 
-class _Prompts:
-    """Answers what a server asks in keyboard-interactive."""
-
-    def __init__(self, target: Target, login: Login, ask: Callable[[SecretQuestion], Any]) -> None:
-        self._target = target
-        self._login = login
-        self._ask = ask
-        self._is_retry = False
-        self._to_keep = ""
-        self._used_kept = False
-        self.was_refused = False
-
-    def begin(self, *, is_retry: bool) -> None:
-        """Start another round."""
-        self._is_retry = is_retry
-        self._to_keep = ""
-        self.was_refused = False
-        if is_retry:
-            self._login.answers.passwords.pop(self._target.login, None)
-        if self._used_kept:
-            self._login.secrets.forget("password", self._target.login)
-            self._used_kept = False
-
-    def answer(self, title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
-        """Return the answers; called by paramiko on the connection's thread."""
-        del title, instructions
-        return [self._one(_shown(text), echo) for text, echo in prompts] if not self.was_refused else [""]
-
-    def _one(self, text: str, echo: bool) -> str:
-        about = self._target.login
-        is_password = not echo and _PASSWORD_PROMPT.search(text) is not None
-        if is_password and not self._is_retry:
-            kept = self._login.secrets.get("password", about)
-            known = self._login.answers.passwords.get(about) or kept
-            if known is not None:
-                self._used_kept = known == kept
-                return known
-        question = SecretQuestion(
-            kind="password" if is_password else "prompt",
-            about=about if is_password else text,
-            host=self._target.name,
-            is_retry=self._is_retry,
-            echo=echo,
-            can_keep=is_password,
-        )
-        try:
-            answer = self._ask(question)
-        except Cancelled:
-            answer = None  # this is the connection's own thread; the caller's sees the cancel itself
-        if answer is None:
-            self.was_refused = True
-            return ""
-        if is_password:
-            self._login.answers.passwords[about] = answer.secret
-            self._to_keep = answer.secret if answer.keep else ""
-        return answer.secret
-
-    def keep(self) -> None:
-        """Keep the password, now that it proved right."""
-        if self._to_keep:
-            self._login.secrets.put("password", self._target.login, self._to_keep)
-
-
 def _public(path: Path) -> Path:
     return path if path.suffix == ".pub" else path.with_name(f"{path.name}.pub")
 
 
 def _agent_name(key: Any) -> str:
-    return f"agent key {_shown(key.comment) or key.get_name()}"
-
-
-def _shown(text: str) -> str:
-    """Return what a host sent as harmless text of one line."""
-    return "".join(c if unicodedata.category(c)[0] != "C" else " " for c in text).strip()[:300]
+    return f"agent key {shown(key.comment) or key.get_name()}"

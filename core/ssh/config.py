@@ -7,21 +7,19 @@ Nothing here connects, and no file is written.
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
 import re
-import shutil
 import socket
-import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.contracts.errors import UserError
 from core.contracts.hosts import HostRecord
 from core.ssh.config_text import aliases, without_match_blocks
+from core.ssh.openssh import asked
 
 if TYPE_CHECKING:
     import paramiko
@@ -197,8 +195,6 @@ def _chain(jumps: tuple[str, ...], config_file: Path | None, timeout_s: float, d
 
 
 def _without_jumps(target: Target, *, keep_command: bool) -> Target:
-    from dataclasses import replace
-
     return replace(target, jumps=(), proxy_command=target.proxy_command if keep_command else "")
 
 
@@ -213,14 +209,9 @@ def _check_host(host: str) -> None:
 
 
 def _settings(wanted: str, user: str, config_file: Path | None) -> _Settings:
-    program = shutil.which("ssh")
-    if program is not None:
-        words = [program, "-G", *(["-F", str(config_file)] if config_file else [])]
-        words += ["-l", user] if user and not user.startswith("-") else []
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            done = subprocess.run([*words, "--", wanted], capture_output=True, timeout=15, check=False)
-            if done.returncode == 0:
-                return _from_openssh(done.stdout.decode("utf-8", "surrogateescape"))
+    answer = asked(wanted, user, config_file)
+    if answer is not None:
+        return _from_openssh(answer)
     path = config_file or Path.home() / ".ssh" / "config"
     return _from_paramiko(_parsed(without_match_blocks(path)), wanted)
 

@@ -26,6 +26,19 @@ def without_match_blocks(path: Path) -> str:
     return "\n".join(kept)
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the config and all files that it includes, whether they exist or not."""
+    found: list[Path] = []
+    for _ in _lines(path, 0, found):
+        pass
+    return tuple(found)
+
+
+def runs_programs(path: Path) -> bool:
+    """Return whether what the config says depends on a program that it runs (``Match exec``)."""
+    return any(key.lower() == "match" and "exec" in value.lower() for key, value in _lines(path, 0))
+
+
 def aliases(text: str) -> tuple[str, ...]:
     """Return the names after ``Host`` that are not patterns, each once, in their order."""
     found: dict[str, None] = {}
@@ -44,7 +57,10 @@ def words(value: str) -> list[str]:
         return value.split()
 
 
-def _lines(path: Path, depth: int) -> Iterator[tuple[str, str]]:
+def _lines(path: Path, depth: int, files: list[Path] | None = None) -> Iterator[tuple[str, str]]:
+    """Yield keywords and values; the files that they come from are added to ``files``."""
+    if files is not None:
+        files.append(path)
     try:
         text = path.read_text("utf-8", "surrogateescape")
     except OSError:
@@ -60,7 +76,7 @@ def _lines(path: Path, depth: int) -> Iterator[tuple[str, str]]:
         elif depth < _MAX_DEPTH:
             for pattern in words(value):
                 for included in _included(pattern):
-                    yield from _lines(included, depth + 1)
+                    yield from _lines(included, depth + 1, files)
 
 
 def _is_understood(value: str) -> bool:

@@ -14,13 +14,13 @@ from pathlib import Path
 from core.contracts.errors import Cancelled, EnvironmentProblem, UserError
 from core.contracts.hosts import Asker, HostRecord
 from core.contracts.links import Completed, RemoteFile
-from core.ssh.authentication import Answers, KeptSecrets, SessionExpired
 from core.ssh.channels import Channels, SshProcess
 from core.ssh.commands import command
 from core.ssh.config import Target, resolve
 from core.ssh.files import Files
 from core.ssh.handshake import Chain, Trust
 from core.ssh.hashing import sha256_here, sha256_there
+from core.ssh.login import Answers, KeptSecrets, SessionExpired
 from core.ssh.probe import Prober
 from core.ssh.problems import Unreachable
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from core.contracts.errors import Cancelled
 from core.contracts.hosts import Asker, HostKeyQuestion
-from core.ssh.authentication import Answers, Authentication, KeptSecrets, Login
+from core.ssh.authentication import Authentication
 from core.ssh.config import Target
 from core.ssh.known_hosts import Judgement, KnownHosts, Verdict, fingerprint, known_as
+from core.ssh.login import Answers, KeptSecrets, Login
 from core.ssh.problems import Refused, Unreachable
 from core.ssh.sockets import ProxyProcess, connected
 

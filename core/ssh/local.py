@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import selectors
 import shutil
 import stat
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 from core.contracts.errors import Cancelled, EnvironmentProblem, UserError
 from core.contracts.links import Completed, RemoteFile
 from core.ssh.hashing import sha256_here
+from core.ssh.local_process import LocalProcess, feed, read_to_end
 
 _CHUNK = 1 << 18
 
@@ -57,10 +57,10 @@ class LocalLink:
             # As a shell has it: 127 for what is not there, 126 for what cannot be run.
             code = 127 if isinstance(error, FileNotFoundError | NotADirectoryError) else 126
             return Completed(code=code, stdout=b"", stderr=f"{argv[0]}: {error.strerror}\n".encode())
-        feeder = threading.Thread(target=_feed, args=(process, stdin), name="local-stdin", daemon=True)
+        feeder = threading.Thread(target=feed, args=(process, stdin), name="local-stdin", daemon=True)
         feeder.start()
         try:
-            outputs = _read_to_end(process, time.monotonic() + timeout_s, limit_bytes)
+            outputs = read_to_end(process, time.monotonic() + timeout_s, limit_bytes)
         finally:
             self._forget(process)
         self._check_open()
@@ -232,95 +232,6 @@ class LocalLink:
                 f"{path} could not be read or written: {(error.strerror or str(error)).lower()}.",
                 "Check permissions and free space.",
             ) from error
-
-
-class LocalProcess:
-    """A program on this machine; see ``core.contracts.links.RemoteProcess``."""
-
-    def __init__(self, process: subprocess.Popen[bytes], forget: Callable[[], None]) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process = process
-        self._input = process.stdin
-        self._output = process.stdout
-        self._forget = forget
-
-    def write(self, data: bytes) -> None:
-        """Hand all of ``data`` to its input."""
-        left = memoryview(data)
-        try:
-            while left:
-                left = left[self._input.write(left) :]
-        except (OSError, ValueError) as error:
-            raise EnvironmentProblem(
-                "The program reads no more input.", "It may have ended; look at its log."
-            ) from error
-
-    def read(self, limit: int, timeout_s: float | None = None) -> bytes:
-        """Return what it printed; empty at its end. TimeoutError when nothing came."""
-        try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._output, selectors.EVENT_READ)
-                if not selector.select(timeout_s):
-                    raise TimeoutError(f"nothing came within {timeout_s} s")
-                return self._output.read(limit) or b""
-        except TimeoutError:
-            raise
-        except (OSError, ValueError):  # closed meanwhile
-            return b""
-
-    def close_input(self) -> None:
-        """Tell it that no more input comes."""
-        with contextlib.suppress(OSError):
-            self._input.close()
-
-    def close(self) -> None:
-        """Let go of it. Never raises."""
-        self._forget()
-
-    @property
-    def code(self) -> int | None:
-        """Exit status once it ended, else None."""
-        code = self._process.poll()
-        return code if code is not None and code >= 0 else None
-
-
-def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
-    pipe = process.stdin
-    if pipe is None:
-        return
-    with contextlib.suppress(OSError, ValueError):
-        left = memoryview(data)
-        while left:
-            left = left[pipe.write(left) :]
-    with contextlib.suppress(OSError):
-        pipe.close()
-
-
-def _read_to_end(process: subprocess.Popen[bytes], deadline: float, limit: int) -> tuple[bytes, bytes] | None:
-    """Return both outputs; None when time is up, and the program is then killed."""
-    kept = {process.stdout: bytearray(), process.stderr: bytearray()}
-    with selectors.DefaultSelector() as selector:
-        for pipe in kept:
-            if pipe is not None:
-                selector.register(pipe, selectors.EVENT_READ)
-        while selector.get_map() and (process.poll() is None or selector.select(0.2)):
-            if time.monotonic() > deadline:
-                process.kill()
-                return None
-            for key, _ in selector.select(0.05):
-                pipe = next(one for one in kept if one is key.fileobj)
-                data = pipe.read(_CHUNK) if pipe is not None else b""
-                if data:
-                    kept[pipe].extend(data[: max(0, limit - len(kept[pipe]))])
-                else:
-                    selector.unregister(key.fileobj)
-    try:
-        process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return None
-    return bytes(kept[process.stdout]), bytes(kept[process.stderr])
 
 
 def _stat_of(entry: os.DirEntry[str]) -> os.stat_result:

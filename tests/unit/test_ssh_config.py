@@ -170,3 +170,20 @@ def test_the_name_may_be_part_of_the_address(reader: str, tmp_path: Path) -> Non
     config = written(tmp_path, "Host n1 n2\n  HostName %h.cluster\n  ProxyCommand via %n to %h\n")
     target = resolve(HostRecord(name="box", alias="n2"), config)
     assert (target.hostname, target.proxy_command) == ("n2.cluster", "via n2 to n2.cluster")
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="not installed: ssh (package openssh-client)")
+def test_an_answer_is_remembered_until_a_file_changes(tmp_path: Path) -> None:
+    counter = tmp_path / "count"
+    (tmp_path / "inc").write_text("Host gpu\n  User first\n")
+    config = written(tmp_path, f"Include {tmp_path}/inc\n")
+    record = HostRecord(name="box", alias="gpu")
+    assert resolve(record, config).user == "first"
+    assert resolve(record, config).user == "first"
+    (tmp_path / "inc").write_text("Host gpu\n  User another\n")
+    assert resolve(record, config).user == "another"
+    assert resolve(HostRecord(name="box", alias="gpu", user="mine"), config).user == "mine"
+    config.write_text(f'Match exec "echo >> {counter}"\n  User dynamic\n')
+    for times in (1, 2):
+        assert resolve(record, config).user == "dynamic"
+        assert len(counter.read_text().splitlines()) == times

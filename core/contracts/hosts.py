@@ -75,6 +75,16 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     runtime: RuntimeRecord = RuntimeRecord()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigHost:
+    """A host named in the user's ssh config; its ``alias`` is what a ``HostRecord`` needs to follow the config."""
+
+    alias: str
+    hostname: str
+    user: str
+    port: int
+
+
 class LinkState(StrEnum):
     """How the connection to a host stands. ``unreachable`` says nothing about the runs there."""
 

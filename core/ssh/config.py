@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.contracts.errors import UserError
-from core.contracts.hosts import HostRecord
+from core.contracts.hosts import ConfigHost, HostRecord
 from core.ssh.config_text import aliases, without_match_blocks
 from core.ssh.openssh import asked
 
@@ -33,16 +33,6 @@ _PERCENT = "\ue000"
 """Stands for the percent sign while paramiko reads: it would put in tokens by itself, unchecked and only some."""
 _NEXT_PATH = re.compile(r"[ \t]+(?=[/~])")
 _SHELL_CHARACTERS = set("'`\"$\\;&<>|(){}\n\r\t ")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigHost:
-    """A host named in the user's ssh config."""
-
-    alias: str
-    hostname: str
-    user: str
-    port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,11 +80,9 @@ def _add(fleet: Fleet, options: argparse.Namespace) -> ExitCode:
     )
     if any(host.name == record.name for host in fleet.hosts()):
         raise UserError(f"There is a host called {record.name!r} already.", "Remove it first, or use another name.")
-    if not options.unchecked:
-        _tried(fleet, record, options)
     fleet.add(record)
     if not options.unchecked:
-        record = _with_cluster(fleet, record)
+        record = _looked_at(fleet, record)
     if options.json:
         print_json(host_document(record))
     else:
@@ -92,9 +90,14 @@ def _add(fleet: Fleet, options: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def _with_cluster(fleet: Fleet, record: HostRecord) -> HostRecord:
-    """Look whether the host has a Slurm, and keep that."""
-    if probe_host(fleet.pool.link(record.name), record.work_dir).slurm_partitions:
+def _looked_at(fleet: Fleet, record: HostRecord) -> HostRecord:
+    """Connect to a new host and look whether it has a Slurm; it is forgotten again when that fails."""
+    try:
+        facts = probe_host(fleet.pool.link(record.name), record.work_dir)
+    except BaseException:
+        fleet.remove(record.name)
+        raise
+    if facts.slurm_partitions:
         record = msgspec.structs.replace(record, is_slurm=True)
         fleet.update(record)
     return record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from core.contracts.hosts import HostGpu
@@ -207,16 +208,9 @@ def facts_of(
         return None
     skew, doubt = _clock(said, asked_between)
     memory = _memory(said)
-    gpus = _gpus(said)
-    index = said.one("index")
     return HostFacts(
-        user=said.one("user"),
-        home=said.one("home"),
-        hostname=said.one("hostname"),
-        kernel=said.one("kernel"),
-        arch=said.one("arch"),
+        **{name: said.one(name) for name in ("user", "home", "hostname", "kernel", "arch", "libc", "rocm")},
         os_name=said.one("os"),
-        libc=said.one("libc"),
         glibc=_two_numbers(said.one("libc")) if said.one("libc").startswith("glibc") else None,
         cpus=said.number("cpus"),
         memory_total_bytes=memory[0],
@@ -235,21 +229,34 @@ def facts_of(
         pythons=_pythons(said),
         conda_envs=tuple(said.all("conda_env")),
         tools={tool: said.one(f"tool.{tool}") for tool in _TOOLS if said.one(f"tool.{tool}")},
-        gpus=gpus,
-        nvidia_problem="" if gpus or not said.is_yes("nvidia.device") else said.one("nvidia.head")[:300],
-        driver=next((line.split(",")[4].strip() for line in said.all("nvidia.gpu") if line.count(",") >= 5), ""),
-        driver_cuda=_two_numbers(said.one("nvidia.head").partition("CUDA Version:")[2]),
-        other_gpus=_other_gpus(said),
-        rocm=said.one("rocm"),
-        addresses=_addresses(said),
-        index=_without_credentials(index),
-        index_url=index,
-        index_is_uv=said.is_yes("index.is_uv"),
-        index_answers=said.one("index.answers").startswith(("2", "3")),
+        **_accelerators(said),
+        **_network(said),
         slurm_commands=tuple(tool for tool in _SLURM if said.is_yes(f"slurm.{tool}")),
         slurm_version=said.one("slurm.version"),
         slurm_partitions=tuple(said.all("slurm.partition")),
     )
+
+
+def _accelerators(said: _Said) -> dict[str, Any]:
+    gpus = _gpus(said)
+    return {
+        "gpus": gpus,
+        "nvidia_problem": "" if gpus or not said.is_yes("nvidia.device") else said.one("nvidia.head")[:300],
+        "driver": next((line.split(",")[4].strip() for line in said.all("nvidia.gpu") if line.count(",") >= 5), ""),
+        "driver_cuda": _two_numbers(said.one("nvidia.head").partition("CUDA Version:")[2]),
+        "other_gpus": _other_gpus(said),
+    }
+
+
+def _network(said: _Said) -> dict[str, Any]:
+    index = said.one("index")
+    return {
+        "addresses": _addresses(said),
+        "index": _without_credentials(index),
+        "index_url": index,
+        "index_is_uv": said.is_yes("index.is_uv"),
+        "index_answers": said.one("index.answers").startswith(("2", "3")),
+    }
 
 
 _TOOLS = ("uv", "conda", "mamba", "micromamba", "apptainer", "singularity", "docker", "bash", "curl")

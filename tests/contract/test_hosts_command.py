@@ -18,7 +18,6 @@ import pytest
 
 from core.fleet.worker_wheel import REQUIRED
 from tests.helpers.ssh_server import SshServer, keygen, opened_ssh_server
-from tests.helpers.waiting import wait_for
 from tests.helpers.wheelhouse import base_python, make_index
 
 pytestmark = pytest.mark.timeout(150)
@@ -220,7 +219,7 @@ def test_ctrl_c_cancels_and_leaves_nothing(tmp_path: Path) -> None:
         words = [*COMMAND, "install", "box", "--managed", "--python", str(base_python())]
         with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as child:
             assert child.stderr is not None
-            wait_for(lambda: "Making the environment" in (child.stderr.readline() if child.stderr else ""), "the work")
+            assert any("Making the environment" in line for line in iter(child.stderr.readline, ""))
             child.send_signal(signal.SIGINT)
             said = child.stderr.read()
             assert child.wait(60) == 130

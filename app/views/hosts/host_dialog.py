@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 from PySide6.QtWidgets import QCheckBox, QComboBox, QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QWidget
@@ -17,11 +16,8 @@ from app.controllers.fleet_controller import FleetController
 from app.controllers.tasks import Task
 from app.viewmodels.wording import span_text
 from app.views.dialogs.work_dialog import WorkDialog, caption, form_layout
-from core.contracts.hosts import HOST_NAME_PATTERN, LOCAL_HOST, HostRecord, HostStatus, LinkState
+from core.contracts.hosts import HOST_NAME_PATTERN, LOCAL_HOST, ConfigHost, HostRecord, HostStatus, LinkState
 from core.contracts.notices import Notice
-
-if TYPE_CHECKING:
-    from core.ssh.config import ConfigHost
 
 _BY_HAND = "Enter an address"
 _NAME = re.compile(HOST_NAME_PATTERN)

@@ -202,6 +202,10 @@ class Requests:
         before = read_placement(run_dir)
         if before is not None and before.attempt != asked.placement.attempt:
             layout.placement.replace(run_dir / PLACEMENT.replace(".json", f".attempt{before.attempt}.json"))
+            # Requests were meant for the last attempt, also where this host's node has another name now.
+            layout.stop_request.unlink(missing_ok=True)
+            layout.pause_request.unlink(missing_ok=True)
+            os.utime(layout.spec)
         if before != asked.placement:
             write_record(layout.placement, asked.placement)
         layout.control.mkdir(exist_ok=True)
@@ -277,7 +281,7 @@ class Requests:
         if not folder.is_relative_to(run_dir.resolve()):
             raise UserError(f"{asked.folder!r} is outside of the run's directory.")
         files: list[said.ListedFile] = []
-        for path in sorted(folder.rglob("*")):
+        for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
             with contextlib.suppress(FileNotFoundError):  # a checkpoint may be removed meanwhile
                 if path.is_file():
                     sha256 = hash_path(path)[0] if asked.hashed else ""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.events import CheckpointEvent
 from core.contracts.hosts import Progress, Watcher
-from core.contracts.placement import Placement
+from core.contracts.placement import LOCAL_NODE
 from core.fleet.copying import Copy
 from core.fleet.fetch import fetch
 from core.fleet.manifest import HashMemory, survey
@@ -16,44 +14,45 @@ from core.fleet.run_folder import RunFolder
 from core.jobs.checkpoints import all_checkpoints, is_intact
 from core.runlog.tail import read_batch
 
-Send = Callable[[Sequence[Copy], Watcher], None]
 
+def newest_checkpoint(pool: HostPool, folder: RunFolder, new_head: str, watcher: Watcher) -> Copy | None:
+    """Return the newest checkpoint as a copy to make on the new head; None where it is there, or there is none.
 
-def move_checkpoints(
-    pool: HostPool, folder: RunFolder, before: Placement, after: Placement, send: Send, watcher: Watcher
-) -> None:
-    """Make the newest checkpoint available on the new head; nothing to do where that is the old one.
+    Call it while the run's placement is still that of the last attempt.
 
     Args:
         pool: The connections.
-        folder: The run directory here.
-        before: Where the last attempt was.
-        after: Where the next one will be.
-        send: Makes copies on the new head.
+        folder: The run directory here; the checkpoint is brought there.
+        new_head: Host of the next attempt's head.
         watcher: Sees the progress; may cancel.
 
     Raises:
         EnvironmentProblem: There are checkpoints, but on a host that does not answer.
         Cancelled: The user cancelled.
     """
-    if before.head.host == after.head.host or not has_checkpoints(folder):
-        return
-    watcher.report(Progress(stage=f"Bringing the last checkpoint to {after.head.host}"))
+    old_head = folder.placement().head.host or LOCAL_NODE
+    if old_head == new_head or not has_checkpoints(folder):
+        return None
+    watcher.report(Progress(stage=f"Bringing the last checkpoint to {new_head}"))
     problem: EnvironmentProblem | UserError | None = None
-    try:
-        fetch(pool, folder.path, "checkpoints", watcher)
-    except (EnvironmentProblem, UserError) as error:
-        problem = error
-    newest = next((path for path, found in all_checkpoints(folder.layout.checkpoints) if is_intact(path, found)), None)
+    if old_head != LOCAL_NODE:
+        try:
+            fetch(pool, folder.path, "checkpoints", watcher)
+        except (EnvironmentProblem, UserError) as error:
+            problem = error
+    found = all_checkpoints(folder.layout.checkpoints)
+    newest = next((path for path, manifest in found if is_intact(path, manifest)), None)
     if newest is None:
         reason = f" {problem.message}" if problem is not None else ""
         raise EnvironmentProblem(
-            f"The checkpoints of the run are on {before.head.host} and could not be brought from there.{reason}",
-            f"Resume it when {before.head.host} answers, or clone the run to begin anew.",
+            f"The checkpoints of the run are on {old_head} and could not be brought from there.{reason}",
+            f"Resume it when {old_head} answers, or clone the run to begin anew.",
         )
+    if new_head == LOCAL_NODE:
+        return None
     manifest = survey(newest, (), HashMemory(folder.path / "hashes.json"), is_cancelled=watcher.is_cancelled)
     there = f"runs/{folder.run_id}/checkpoints/{newest.name}"
-    send([Copy(manifest=manifest, here=str(newest), there=there, is_shared=False)], watcher)
+    return Copy(manifest=manifest, here=str(newest), there=there, is_shared=False)
 
 
 def has_checkpoints(folder: RunFolder) -> bool:

@@ -19,7 +19,7 @@ from core.contracts.ids import RunId, new_run_id
 from core.contracts.placement import LOCAL_NODE, NodePlacement, Placement
 from core.contracts.specs import RunSpec
 from core.fleet.agent_host import AgentHost
-from core.fleet.checkpoint_move import move_checkpoints
+from core.fleet.checkpoint_move import newest_checkpoint
 from core.fleet.copying import RECEIVER_MODULE, Copy, Sender, copies_of
 from core.fleet.manifest import HashMemory, survey
 from core.fleet.on_hosts import attempt_all, do_all, joined
@@ -135,12 +135,12 @@ class DirectRuns:
                 attempt=folder.last_attempt() + 1,
                 taken=folder.node_roles(),
             )
+            checkpoint = newest_checkpoint(self._pool, folder, names[0], watcher)
             folder.begin_attempt(placement)
             starting = _Starting(folder, spec, placement, members, watcher)
             starting.copies, starting.fresh = copies, fresh
-            starting.before_start = lambda: move_checkpoints(
-                self._pool, folder, before, placement, members[0].send, watcher
-            )
+            if checkpoint is not None:
+                starting.before_start = lambda: members[0].send([checkpoint], watcher)
             starting.run(on_failure=lambda: folder.take_back_attempt(before), is_removed=False)
         finally:
             for member in members:

@@ -20,12 +20,12 @@ from core.runlog.placements import read_placement
 from tests.helpers.remote_lab import RemoteLab, opened_remote_lab
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.timeout(180)
 STEPS = 8
-VALUE = 1.25**STEPS % 7
-"""What the toy comes to after eight steps, were it never interrupted."""
 
 
 def value_after(steps: int) -> float:
+    """Return what the toy comes to when it is never interrupted."""
     value = 1.0
     for _ in range(steps):
         value = value * 1.25 % 7
@@ -65,10 +65,10 @@ def test_two_nodes_run_to_their_end_and_all_of_it_is_here(lab: RemoteLab) -> Non
     ]
     nodes = lab.workspace.nodes(run_id).nodes
     assert [(node.state, node.alive_pids, node.is_reachable) for node in nodes] == [(RunState.SUCCEEDED, (), True)] * 2
-    assert lab.workspace.log(run_id, 0).text == "h1 | toy starts at 0\nh2 | toy starts at 0\n"
+    assert sorted(lab.workspace.log(run_id, 0).text.splitlines()) == ["h1 | toy starts at 0", "h2 | toy starts at 0"]
     assert lab.workspace.log(run_id, 0, node="h2").text == "toy starts at 0\n"
     keys = lab.workspace.detail(run_id).telemetry_keys
-    assert {"h1:cpu.percent", "h2:cpu.percent"} <= set(keys)
+    assert {"h1:memory.used_bytes", "h2:memory.used_bytes"} <= set(keys)
     nothing_is_left(lab, run_id)
 
 

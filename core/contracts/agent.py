@@ -309,7 +309,7 @@ class DiskSpace(Answer, frozen=True, kw_only=True):
 
 
 class Listing(Request, frozen=True, kw_only=True):
-    """Ask for the files below a folder of a run directory, such as ``checkpoints``; hashed on demand."""
+    """Ask for a file of a run directory, or all below a folder such as ``checkpoints``; hashed on demand."""
 
     run_id: str
     folder: str
@@ -394,6 +394,13 @@ class CaughtUp(Pushed, frozen=True, kw_only=True):
     run_id: str
     began: float
     standings: tuple[NodeStanding, ...]
+
+
+class Unread(Pushed, frozen=True, kw_only=True):
+    """What a run wrote cannot be read on the host now; it is tried again."""
+
+    run_id: str
+    message: str
 
 
 class Readings(Pushed, frozen=True, kw_only=True):
@@ -486,4 +493,5 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     body: AnyAnswer
 
 
-FromAgent = Hello | Answered | FileChunk | CaughtUp | Readings
+OfRun = FileChunk | CaughtUp | Unread
+FromAgent = Hello | Answered | FileChunk | CaughtUp | Unread | Readings

@@ -28,7 +28,7 @@ _CREDIT_BYTES = 512 << 10
 _decode = msgspec.msgpack.Decoder(said.FromAgent).decode
 
 AnswerT = TypeVar("AnswerT", bound=said.Answer)
-FileSink = Callable[[said.FileChunk | said.CaughtUp], None]
+FileSink = Callable[[said.OfRun], None]
 ReadingsSink = Callable[[said.Readings], None]
 CloseSink = Callable[[EnvironmentProblem], None]
 
@@ -222,7 +222,7 @@ class AgentClient:
                     if message.number in self._answers:
                         self._answers[message.number] = message.body
                     self._state.notify_all()
-            case said.FileChunk() | said.CaughtUp():
+            case said.FileChunk() | said.CaughtUp() | said.Unread():
                 if (sink := self._sinks.get(message.run_id)) is not None:
                     sink(message)
                 if isinstance(message, said.FileChunk):

@@ -9,11 +9,11 @@ from core.contracts.errors import Cancelled, UserError
 from core.contracts.hosts import Progress, Watcher
 from core.contracts.placement import NodePlacement
 from core.fleet.pool import HostPool
-from core.jobs.checkpoints import MANIFEST
+from core.jobs.checkpoints import MANIFEST, hash_path
 from core.runlog.layout import ARTIFACTS, CHECKPOINTS
 from core.runlog.placements import read_placement
 
-_LIST_LIMIT_S = 600.0
+_LIST_LIMIT_S = 3600.0
 
 
 def fetch(pool: HostPool, run_dir: Path, what: str, watcher: Watcher) -> int:
@@ -35,13 +35,28 @@ def fetch(pool: HostPool, run_dir: Path, what: str, watcher: Watcher) -> int:
         raise UserError("This run is on this machine: its files are here.")
     head = placement.head
     watcher.report(Progress(stage=f"Looking at {head.host}"))
-    folder = what.strip("/").split("/")[0] or what
-    asked = Listing(run_id=run_dir.name, folder=folder, hashed=False)
-    listed = pool.agent(head.host).ask(asked, FileList, _LIST_LIMIT_S).files
-    wanted = [file for file in listed if file.path == what or file.path.startswith(f"{what.rstrip('/')}/")]
+    what = what.rstrip("/")
+    wanted = _listed(pool, head, run_dir, what, hashed=False)
     if not wanted and what not in (CHECKPOINTS, ARTIFACTS):
         raise UserError(f"{head.host} has no {what!r} of this run.", "The run's page lists what there is.")
-    return _bring(pool, head, run_dir, _in_order(wanted), watcher)
+    if any(_is_as_large(run_dir / file.path, file) for file in wanted):
+        watcher.report(Progress(stage="Comparing with what is here"))
+        wanted = _listed(pool, head, run_dir, what, hashed=True)
+    return _bring(pool, head, run_dir, wanted, watcher)
+
+
+def _listed(pool: HostPool, head: NodePlacement, run_dir: Path, what: str, *, hashed: bool) -> list[ListedFile]:
+    asked = Listing(run_id=run_dir.name, folder=what, hashed=hashed)
+    listed = pool.agent(head.host).ask(asked, FileList, _LIST_LIMIT_S).files
+    return [file for file in listed if file.path == what or file.path.startswith(f"{what}/")]
+
+
+def _is_as_large(path: Path, file: ListedFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.size
+
+
+def _is_here(path: Path, file: ListedFile) -> bool:
+    return _is_as_large(path, file) and bool(file.sha256) and hash_path(path)[0] == file.sha256
 
 
 def _in_order(files: list[ListedFile]) -> list[ListedFile]:
@@ -54,10 +69,11 @@ def _bring(pool: HostPool, head: NodePlacement, run_dir: Path, files: list[Liste
     total = sum(file.size for file in files) or 1
     done = 0
     brought = 0
-    for file in files:
+    for file in _in_order(files):
+        folder = file.path.split("/")[0]
         target = run_dir / file.path
-        if not target.resolve().is_relative_to(run_dir.resolve()):
-            raise UserError(f"{file.path!r} is outside of the run's directory.")
+        if not target.resolve().is_relative_to((run_dir / folder).resolve()):
+            raise UserError(f"{head.host} names a file outside of {folder!r}: {file.path!r}.")
 
         def show(count: int, before: int = done, name: str = file.path) -> None:
             if watcher.is_cancelled():
@@ -65,7 +81,7 @@ def _bring(pool: HostPool, head: NodePlacement, run_dir: Path, files: list[Liste
             watcher.report(Progress(stage=f"Fetching {name}", done=min((before + count) / total, 1.0)))
 
         show(0)
-        if not (target.is_file() and target.stat().st_size == file.size and not file.path.endswith(MANIFEST)):
+        if not _is_here(target, file):
             target.parent.mkdir(parents=True, exist_ok=True)
             link.get(f"{head.run_dir}/{file.path}", str(target), show)
             brought += file.size

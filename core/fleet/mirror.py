@@ -17,7 +17,7 @@ from pathlib import Path
 
 from core.contracts import agent as said
 from core.contracts.errors import Cancelled, PilothouseError
-from core.contracts.hosts import LOCAL_HOST
+from core.contracts.hosts import LOCAL_HOST, HostStatus, LinkState
 from core.contracts.ids import RunId
 from core.contracts.placement import Placement
 from core.fleet.agent_client import AgentClient
@@ -25,6 +25,7 @@ from core.fleet.node_mirror import NodeMirrors
 from core.fleet.pool import HostPool, pause_s
 from core.runlog.placements import read_placement
 from core.settings.home import Home
+from core.ssh.problems import Refused
 
 _log = logging.getLogger("pilothouse.mirror")
 _BEAT_S = 2.0
@@ -122,10 +123,12 @@ class _HostMirror:
         self._is_new: set[RunId] = set()
         self._is_poked = False
         self._is_closed = False
+        self._is_refused = False
         self._failures = 0
         self._last_sign = time.monotonic()
         self._thread = threading.Thread(target=self._loop, name=f"mirror of {host}", daemon=True)
         self._thread.start()
+        pool.on_status(self._heed)
 
     def add(self, run_dir: Path, nodes: tuple[str, ...], placement: Placement) -> None:
         """Follow a run here; one that is followed already by this placement goes on undisturbed."""
@@ -145,6 +148,11 @@ class _HostMirror:
         with self._state:
             self._is_poked = True
             self._state.notify_all()
+
+    def _heed(self, status: HostStatus) -> None:
+        """Go on with a host that refused us, once somebody did something about it."""
+        if self._is_refused and status.name == self._host and status.state in (LinkState.ONLINE, LinkState.IDLE):
+            self._poke()
 
     def drop(self, run_id: RunId) -> None:
         """Follow a run no more."""
@@ -179,7 +187,7 @@ class _HostMirror:
     def _loop(self) -> None:
         agent: AgentClient | None = None
         while not self._is_closed:
-            self._is_poked = False
+            self._is_poked = self._is_refused = False
             held = agent
             try:
                 agent = self._attend(agent)
@@ -190,8 +198,10 @@ class _HostMirror:
                 if held is not None:
                     held.close()
                 self._note_fault(error)
+                self._is_refused = isinstance(error, Refused)  # the user is not asked again and again
             with self._state:
                 wait_s = _BEAT_S if agent is not None or not self._runs else pause_s(max(self._failures, 1))
+                wait_s = None if self._is_refused else wait_s
                 self._state.wait_for(lambda: self._is_closed or self._is_poked, wait_s)
 
     def _attend(self, before: AgentClient | None) -> AgentClient | None:
@@ -226,7 +236,7 @@ class _HostMirror:
             return
         agent.follow(run_id, mirrors.nodes, mirrors.offsets(), lambda message: self._take(agent, mirrors, message))
 
-    def _take(self, agent: AgentClient, mirrors: NodeMirrors, message: said.FileChunk | said.CaughtUp) -> None:
+    def _take(self, agent: AgentClient, mirrors: NodeMirrors, message: said.OfRun) -> None:
         self._last_sign = time.monotonic()
         try:
             is_news = mirrors.take(message, agent.clock_skew_s)

@@ -18,6 +18,7 @@ import msgspec
 from core.contracts import agent as said
 from core.contracts.ids import RunId
 from core.contracts.placement import Placement
+from core.jobs.pushing import NodeFiles
 from core.jobs.records import read_record, write_record
 from core.runlog.layout import ENVIRONMENT, RunLayout
 
@@ -39,6 +40,7 @@ class NodeMirrors:
         self.placement = placement
         self._run_dir = run_dir
         self._layout = RunLayout(run_dir)
+        self._files = NodeFiles(nodes)
         self._lock = threading.RLock()
         self._lock_fd = -1
         self._links = {
@@ -88,19 +90,12 @@ class NodeMirrors:
         """Return how much of each of the host's files is here, in offsets of the host's files."""
         found: dict[str, int] = {}
         for path in self._run_dir.iterdir():
-            if path.suffix in (".jsonl", ".log", ".index") and (node := self._node_of(path.name)) is not None:
+            if (node := self._files.node_of_stream(path.name)) is not None:
                 start = self._links[node].stdout_start if path == self._layout.stdout(node) else 0
                 found[path.name] = start + path.stat().st_size
         return found
 
-    def _node_of(self, name: str) -> str | None:
-        """Return the node that a file belongs to; None for a file of none of ours."""
-        for node in self.nodes:
-            if name.split(".", 1)[1:] and name.split(".", 1)[1].startswith(f"{node}."):
-                return node
-        return None
-
-    def take(self, message: said.FileChunk | said.CaughtUp, clock_skew_s: float) -> bool:
+    def take(self, message: said.OfRun, clock_skew_s: float) -> bool:
         """Take in what the agent pushed; return whether a reader of the run would see something new.
 
         Args:
@@ -117,29 +112,28 @@ class NodeMirrors:
             if isinstance(message, said.CaughtUp):
                 self._caught_up = message.began - clock_skew_s
                 return self._catch_up(message)
+            if isinstance(message, said.Unread):
+                return self.note_silence(message.message)
             if message.is_record:
                 return self._record(message)
             return self._append(message)
 
     def _record(self, chunk: said.FileChunk) -> bool:
+        """Replace a record. What is no record of our nodes is not taken: a host writes nowhere else here."""
         is_head = self.placement.head.node in self.nodes
-        node = self._node_of(chunk.name)
-        if chunk.name == ENVIRONMENT:
-            if not is_head:
-                return False
-        elif node is None:
+        if not self._files.is_record(chunk.name) or (chunk.name == ENVIRONMENT and not is_head):
             return False
-        path = self._run_dir / Path(chunk.name).name
+        path = self._run_dir / chunk.name
         partial = path.with_name(f".{path.name}.partial")
         partial.write_bytes(chunk.data)
         partial.replace(path)
         return True
 
     def _append(self, chunk: said.FileChunk) -> bool:
-        node = self._node_of(chunk.name)
+        node = self._files.node_of_stream(chunk.name)
         if node is None or self._must_restart:
             return False
-        path = self._run_dir / Path(chunk.name).name
+        path = self._run_dir / chunk.name
         is_stdout = path == self._layout.stdout(node)
         with path.open("ab") as file:
             here = file.tell()

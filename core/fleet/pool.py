@@ -91,6 +91,8 @@ class HostPool:
         """Ask somebody else from now on; hosts that were refused are tried anew."""
         self._asker = asker
         for place in self._all():
+            if place.status.state is LinkState.REFUSED:
+                self._set(place, state=LinkState.IDLE, message="", hint="")
             place.wake.set()
 
     def record(self, name: str) -> HostRecord:

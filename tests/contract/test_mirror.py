@@ -89,7 +89,7 @@ def test_killed_agents_and_connections_leave_neither_gap_nor_double(scene: Remot
     wait_for(lambda: steps(scene, run_id) >= 100, "step 100")
     scene.server.stop()
     wait_for(lambda: not scene.link(run_id).is_reachable, "the silence to be noted")
-    assert scene.pool.status("box").state is LinkState.UNREACHABLE
+    wait_for(lambda: scene.pool.status("box").state is LinkState.UNREACHABLE, "the connection to be known as lost")
     last = scene.link(run_id).last_contact
     assert last is not None
     assert time.time() - last < 60

@@ -23,6 +23,8 @@ from core.jobs.records import read_record, write_record
 from core.runlog.layout import ENVIRONMENT, RunLayout
 
 _NOTE_EVERY_S = 2.0
+_LEAVE_S = 10.0
+"""Processes of an ended node that are there for longer are left over; they are shown, and not waited for."""
 
 
 class NodeMirrors:
@@ -49,6 +51,7 @@ class NodeMirrors:
         self._noted = 0.0
         self._must_restart = False
         self._contact = 0.0
+        self._ended: dict[str, float] = {}
         self._caught_up = 0.0
 
     def _read_link(self, node: str) -> said.LinkRecord:
@@ -171,7 +174,8 @@ class NodeMirrors:
                 is_reachable=True,
                 message="",
                 standing=standing,
-                is_complete=(has_ended or not standing.is_there) and not self._must_restart,
+                is_complete=(self._is_gone(standing) if has_ended else not standing.is_there)
+                and not self._must_restart,
             )
             self._links[standing.node] = after
             is_changed = (
@@ -182,6 +186,12 @@ class NodeMirrors:
             is_news = is_news or is_changed
         self._noted = now
         return is_news
+
+    def _is_gone(self, standing: said.NodeStanding) -> bool:
+        """Tell whether an ended node has no process left, or keeps them: the supervisor itself is the last to leave."""
+        if not standing.pids:
+            return True
+        return time.monotonic() - self._ended.setdefault(standing.node, time.monotonic()) > _LEAVE_S
 
     def note_silence(self, message: str) -> bool:
         """Note that the host does not answer, and why; return whether that is news."""

@@ -57,8 +57,12 @@ class NodeMirrors:
     def _read_link(self, node: str) -> said.LinkRecord:
         """Return what was noted of a node; the end of an earlier attempt completes nothing of this one."""
         link = read_record(self._layout.link(node), said.LinkRecord) or said.LinkRecord()
-        is_ours = link.standing is not None and link.standing.attempt in (0, self.placement.attempt)
+        is_ours = link.standing is not None and self._is_of_this_placement(link.standing)
         return link if is_ours else msgspec.structs.replace(link, is_complete=False)
+
+    def _is_of_this_placement(self, standing: said.NodeStanding) -> bool:
+        """Tell whether a judgement is about this placement; a run that was paused has later attempts in it, too."""
+        return not standing.attempt or standing.attempt >= self.placement.attempt
 
     def take_over(self) -> bool:
         """Become the process that writes these mirrors; False while another is."""
@@ -243,7 +247,7 @@ class NodeMirrors:
             return all(
                 link.is_complete
                 and link.standing is not None
-                and link.standing.attempt in (0, self.placement.attempt)
+                and self._is_of_this_placement(link.standing)
                 and not link.standing.pids
                 for link in self._links.values()
             )

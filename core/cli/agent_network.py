@@ -106,6 +106,9 @@ class Listeners:
         with self._lock:
             listener = self._sockets.pop(token, None)
         if listener is not None:
+            # The thread that waits in accept would keep the port for up to a second: the run needs it at once.
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
             listener.close()
 
     def close(self) -> None:

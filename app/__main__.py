@@ -113,7 +113,7 @@ class Window:
     def _home(self) -> Page:
         from app.views.home_page import HomePage
 
-        return HomePage(self.home_controller, self.telemetry, self.services.router)
+        return HomePage(self.home_controller, self.telemetry, self.fleet, self.services.router)
 
     def _train(self) -> Page:
         from app.controllers.train_controller import TrainController

@@ -31,6 +31,7 @@ from core.contracts.settings import Settings
 from core.contracts.states import RunState
 from tests.helpers import fleet_scenes
 from tests.helpers.builders import build_history, build_run, series
+from tests.helpers.spread_runs import build_spread_run
 from tests.helpers.staged_shots import stages
 
 SIZE = (1360, 860)
@@ -71,7 +72,10 @@ def fill(home: Path, state: str) -> None:
     build_run(
         home, name="tiny language model, longer", created=now - 60, number=9, state=RunState.RUNNING, steps=900, seed=8
     )
+    if state == "normal":
+        build_spread_run(home, created=now - 5000, number=40, state=RunState.FAILED, silent=(1,), steps=200)
     if state == "full":
+        build_spread_run(home, created=now - 100, number=40, name="digits on 16 hosts", nodes=16, ranks=8, steps=200)
         long_name = "a run whose name somebody generated from every parameter it has: " + "lr=0.0003 batch=128 " * 12
         metrics = {f"group{n % 12}/metric-{n}": series(f"loss{n}", 3000, n) for n in range(60)}
         build_run(

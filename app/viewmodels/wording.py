@@ -118,6 +118,8 @@ def progress_text(summary: RunSummary) -> str:
     """Return how far a run is and what it does."""
     if summary.state.is_terminal:
         return summary.stage if summary.state is not RunState.SUCCEEDED else ""
+    if summary.state is RunState.QUEUED:
+        return summary.message or summary.stage
     share = "" if summary.progress is None else f"{summary.progress:.0%}"
     return " · ".join(part for part in (share, summary.stage) if part)
 

@@ -8,6 +8,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QBoxLayout, QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from app.controllers.fleet_controller import FleetController
 from app.controllers.home_controller import HomeController, HomeSnapshot
 from app.controllers.routes import HOSTS, RUNS, TRAIN, Route, Router
 from app.controllers.telemetry_controller import TelemetryController
@@ -19,6 +20,7 @@ from app.views.theme import SPACE, set_kind, set_role
 from app.views.widgets.card import Card
 from app.views.widgets.card_grid import CardGrid
 from app.views.widgets.empty_state import EmptyState
+from app.views.widgets.fleet_card import FleetCard
 from app.views.widgets.host_card import HostCard
 from app.views.widgets.quick_start import QuickStartHero
 from app.views.widgets.run_cards import LiveRunCard, RunRow
@@ -36,11 +38,17 @@ class HomePage(Page):
     icon_name: ClassVar[str] = "home"
 
     def __init__(
-        self, controller: HomeController, telemetry: TelemetryController, router: Router, parent: QWidget | None = None
+        self,
+        controller: HomeController,
+        telemetry: TelemetryController,
+        fleet: FleetController,
+        router: Router,
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent, scrolls=True)
         self._controller = controller
         self._telemetry = telemetry
+        self._fleet = fleet
         self._router = router
         self._cards: dict[RunId, LiveRunCard] = {}
         self._told: dict[bool, tuple[tuple[RunSummary, str], ...]] = {}
@@ -54,12 +62,14 @@ class HomePage(Page):
     def activate(self) -> None:
         """Read now and while the page is seen."""
         self._controller.activate()
+        self._hosts.activate()
         if self._telemetry.history.last is not None:
             self._host.show_sample(self._telemetry.history.last)
 
     def deactivate(self) -> None:
         """Stop reading."""
         self._controller.deactivate()
+        self._hosts.deactivate()
 
     def show_snapshot(self, snapshot: HomeSnapshot) -> None:
         """Show what was read."""
@@ -136,7 +146,13 @@ class HomePage(Page):
         self._host = HostCard()
         self._host.details_wanted.connect(lambda: self._router.go(Route(page=HOSTS)))
         self._columns.addWidget(recent, 2)
-        self._columns.addWidget(self._host, 1)
+        self._hosts = FleetCard(self._fleet)
+        self._hosts.host_wanted.connect(lambda name: self._router.go(Route(page=HOSTS, text=name or None)))
+        side = QVBoxLayout()
+        side.setSpacing(SPACE.m)
+        side.addWidget(self._hosts)
+        side.addWidget(self._host, 1)
+        self._columns.addLayout(side, 1)
         self._columns_box.hide()
         self.body.addWidget(self._columns_box)
 

@@ -204,7 +204,7 @@ def test_a_real_host_is_checked(qtbot, window, server):
     press(qtbot, window.page.detail.check, "check_first")
     window.wait(lambda: fleet.book("box").report is not None)
     verdict = part(window.page.detail.check, QLabel, "check_verdict")
-    window.wait(lambda: verdict.text())
+    window.wait(verdict.text)
     assert any(finding.topic for finding in fleet.book("box").report.findings)
     assert part(window.page.detail.check, QPushButton, "check_run").isEnabled()
 

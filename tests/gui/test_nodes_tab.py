@@ -46,7 +46,9 @@ def show(qtbot, page: RunDetailPage, run_dir) -> None:
 
 
 def cells(table) -> list[list[str]]:
-    return [[table.item(row, column).text() for column in range(table.columnCount())] for row in range(table.rowCount())]
+    return [
+        [table.item(row, column).text() for column in range(table.columnCount())] for row in range(table.rowCount())
+    ]
 
 
 def test_a_run_on_two_hosts(qtbot, page):
@@ -152,5 +154,8 @@ def test_rows_in_words():
     assert [row.contact for row in rows] == ["Answers", "No answer yet", "Last heard 1 min ago"]
     assert [row.processes for row in rows] == ["", "", "2 left: 7, 8"]
     assert [row.devices for row in rows] == ["GPU 0, 2", "Processor", "Processor"]
-    assert [(row.rank, row.behind, row.lag) for row in rank_rows(nodes, now)] == [(0, 0, "In time"), (1, 6, "500 ms late")]
+    assert [(row.rank, row.behind, row.lag) for row in rank_rows(nodes, now)] == [
+        (0, 0, "In time"),
+        (1, 6, "500 ms late"),
+    ]
     assert left_hosts(nodes.nodes) == ("a", "c")

@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
+from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent
 from PySide6.QtWidgets import QApplication, QLabel, QPushButton, QWidget
 
 from app.controllers.fleet_controller import FleetController
 from app.controllers.routes import RUN, Route
 from app.controllers.train_controller import TrainController
+from app.viewmodels.where import hosts_to_check, launch_command, place_text
 from app.views.theme import apply_theme
 from app.views.train_page import TrainPage
 from app.views.wizards.new_run import Step
+from core.contracts.hosts import CheckReport, Finding, FindingLevel, HostRecord
 from core.contracts.ids import RunId
 from core.contracts.states import RunState
 from core.workspace.workspace import Workspace
@@ -244,3 +246,86 @@ def test_the_home_page_can_point_at_a_group(qtbot, page):
     page.open(Route(page="train", group="benchmark"))
     card = part(page, "card_infer.benchmark")
     qtbot.waitUntil(lambda: card.hasFocus() and not card.visibleRegion().isEmpty())
+
+
+def test_where_is_asked_and_kept(qtbot, page):
+    fleet = page.wizard._fleet
+    fleet._is_listening = True  # nobody is to be connected to here
+    fleet._watched = {"lab-0", "lab-1"}
+    for name in ("lab-0", "lab-1"):
+        page.services.workspace.fleet.add(HostRecord(name=name, address="192.0.2.1"))
+    with qtbot.waitSignal(fleet.loaded, timeout=20_000):
+        fleet.reload()
+    press(qtbot, page, "card_train.script")
+    press(qtbot, page, "wizard_next")
+    press(qtbot, page, "where_hosts")
+    assert not part(page, "wizard_next").isEnabled()
+    press_box(qtbot, page, "pick_lab-1")
+    press_box(qtbot, page, "pick_lab-0")
+    assert page.wizard.state.value("launch.hosts") == ["lab-1", "lab-0"]
+    assert part(page, "wizard_next").isEnabled()
+    press(qtbot, page, "where_slurm")
+    assert page.wizard.state.value("launch.hosts") == []
+    assert not part(page, "wizard_next").isEnabled()
+    assert part(page, "field_launch.slurm.partition").isVisibleTo(page)
+    press(qtbot, page, "where_hosts")
+    assert page.wizard.state.value("launch.hosts") == ["lab-1", "lab-0"]
+    press(qtbot, page, "where_local")
+    assert page.wizard.state.value("launch.hosts") == []
+    assert part(page, "wizard_next").isEnabled()
+
+
+def press_box(qtbot, page: TrainPage, name: str) -> None:
+    box = part(page, name)
+    qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(10, box.height() // 2))
+
+
+def test_a_kind_that_cannot_span_hosts_takes_one(qtbot, page):
+    fleet = page.wizard._fleet
+    fleet._is_listening, fleet._watched = True, {"lab-0", "lab-1"}
+    for name in ("lab-0", "lab-1"):
+        page.services.workspace.fleet.add(HostRecord(name=name, address="192.0.2.1"))
+    with qtbot.waitSignal(fleet.loaded, timeout=20_000):
+        fleet.reload()
+    press(qtbot, page, "card_train.image")
+    press(qtbot, page, "wizard_next")
+    press(qtbot, page, "where_hosts")
+    press_box(qtbot, page, "pick_lab-0")
+    press_box(qtbot, page, "pick_lab-1")
+    assert page.wizard.state.value("launch.hosts") == ["lab-1"]
+    assert page.findChild(QWidget, "field_launch.min_nodes") is None
+
+
+def finding(level: FindingLevel) -> CheckReport:
+    return CheckReport(
+        host="lab-0", ok=level is not FindingLevel.ERROR, findings=(Finding(level=level, what="It is so."),)
+    )
+
+
+def test_errors_of_the_check_stand_against_the_launch_and_warnings_do_not(qtbot, page):
+    wizard = page.wizard
+    press(qtbot, page, "card_test.toy")
+    to_review(qtbot, page)
+    reviewed(qtbot, page, "Ready to launch")
+    launch = part(page, "wizard_launch")
+    wizard._on_checked((finding(FindingLevel.ERROR),))
+    assert not launch.isEnabled()
+    wizard._on_checked((finding(FindingLevel.WARNING),))
+    assert launch.isEnabled()
+    assert launch.text() == "Launch anyway"
+    wizard._on_checked((finding(FindingLevel.OK),))
+    assert launch.text() == "Launch"
+
+
+def test_the_command_names_the_place():
+    hosts = {"launch.hosts": ["a", "b c"], "launch.slurm.cluster": "", "launch.kubernetes.context": ""}
+    assert launch_command(hosts, "pilothouse run spec.toml --follow") == (
+        "pilothouse run spec.toml --hosts 'a,b c' --follow"
+    )
+    slurm = {"launch.hosts": [], "launch.slurm.cluster": "login", "launch.kubernetes.context": ""}
+    assert launch_command(slurm, "pilothouse run spec.toml --follow") == (
+        "pilothouse run spec.toml --slurm login --follow"
+    )
+    assert hosts_to_check(slurm) == ("login",)
+    assert launch_command({}, "pilothouse run spec.toml") == "pilothouse run spec.toml"
+    assert place_text(hosts) == "2 hosts"

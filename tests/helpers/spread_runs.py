@@ -14,7 +14,7 @@ from core.runlog.layout import RunLayout
 from tests.helpers.builders import LogFile, build_run, series
 
 
-def build_spread_run(  # noqa: PLR0913 - a builder
+def build_spread_run(
     home: Path,
     *,
     nodes: int = 2,
@@ -86,7 +86,10 @@ def _write_node(
         rng = np.random.default_rng(n)
         telemetry = LogFile(layout.telemetry(node), start)
         for second in range(0, max(int(steps * 0.05), 4), 2):
-            values = {"cpu.percent": float(40 + 20 * rng.random()), "gpu.0.utilization_percent": float(90 * rng.random())}
+            values = {
+                "cpu.percent": float(40 + 20 * rng.random()),
+                "gpu.0.utilization_percent": float(90 * rng.random()),
+            }
             telemetry.write("sample", start + second, values=values)
         lines = [f"[rank{n * ranks + local}]: step {step}" for step in range(0, steps, 20) for local in range(ranks)]
         layout.stdout(node).write_text("\n".join([f"{node} starts", *lines, ""]), encoding="utf-8")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QWidget
 
 from app.__main__ import Window
-from app.controllers.routes import HOSTS, TRAIN, Route
+from app.controllers.routes import HOSTS, RUN, TRAIN, Route
 from app.views.dialogs.questions import HostKeyDialog, SecretDialog
+from app.views.dialogs.retry_dialog import RetryDialog
 from app.views.hosts.host_dialog import HostDialog
 from app.views.hosts.runtime_dialog import RuntimeDialog
 from app.views.hosts_page import HostsPage
+from app.views.run_detail_page import RunDetailPage
 from app.views.train_page import TrainPage
 from app.views.wizards.new_run import Step
 from core.contracts.forms import FormValue, SpecReview
 from core.contracts.hosts import HostKeyQuestion, Progress, RuntimeRecord, SecretQuestion
+from core.contracts.runs import RunQuery
 from tests.helpers import fleet_scenes
 
 Build = Callable[[Window], QWidget]
@@ -79,8 +83,9 @@ def _wizard(window: Window, values: dict[str, FormValue]) -> TrainPage:
     window.services.router.go(Route(page=TRAIN, kind="train.script", values=values))
     page = window.shell.stack.page(TRAIN)
     assert isinstance(page, TrainPage)
-    page.wizard._wanted = None
-    page.wizard.state.load(values) if page.wizard.state is not None else None
+    while page.wizard.state is None:
+        QTest.qWait(50)
+    page.wizard.state.load(values)
     return page
 
 
@@ -100,10 +105,12 @@ def _where(values: dict[str, FormValue]) -> Build:
 def _review(window: Window) -> QWidget:
     page = _wizard(window, {"launch.hosts": ["lab-0", "lab-3"], "name": "digits on two hosts"})
     wizard = page.wizard
-    wizard._go(Step.REVIEW)
     wizard._controller.review = lambda *_: None  # type: ignore[method-assign]
+    wizard._go(Step.REVIEW)
     toml = 'kind = "train.script"\nname = "digits on two hosts"\nscript = "train.py"\n\n[launch]\nhosts = ["lab-0", "lab-3"]\n'
-    review = SpecReview(problems=(), warnings=(), toml=toml, command="pilothouse run spec.toml --hosts lab-0,lab-3 --follow")
+    review = SpecReview(
+        problems=(), warnings=(), toml=toml, command="pilothouse run spec.toml --hosts lab-0,lab-3 --follow"
+    )
     step = wizard._review_step
     step.show_review(review)
     step.show_remote("2 hosts")
@@ -126,6 +133,32 @@ Command on each
 """
 
 
+def _spread_run(window: Window) -> RunDetailPage:
+    found = window.services.workspace.runs(RunQuery(text="hosts", limit=1)).rows[0]
+    window.services.router.go(Route(page=RUN, run_id=found.run_id))
+    page = window.shell.stack.page(RUN)
+    assert isinstance(page, RunDetailPage)
+    while page._stack.currentIndex() == 0 or page.nodes.snapshot is None:
+        QTest.qWait(50)
+    return page
+
+
+def _run_tab(tab: str) -> Build:
+    def build(window: Window) -> QWidget:
+        page = _spread_run(window)
+        page.tabs.setCurrentWidget(getattr(page, tab))
+        return window.shell
+
+    return build
+
+
+def _retry(window: Window) -> QWidget:
+    page = _spread_run(window)
+    dialog = RetryDialog(window.fleet, page.nodes.snapshot.nodes.nodes, window.shell)
+    dialog.show()
+    return dialog
+
+
 def stages(state: str) -> Iterator[tuple[str, Build]]:
     """Yield name and maker of each staged picture of a state of the history; the maker returns what to grab."""
     if state == "empty":
@@ -136,11 +169,15 @@ def stages(state: str) -> Iterator[tuple[str, Build]]:
     yield "host_runtime", _host_tab("lab-0", "runtime")
     yield "host_queue", _host_tab("lab-0", "queue")
     yield "host_unreachable", _host_tab("lab-4", "overview")
+    yield "run_nodes", _run_tab("board_of_nodes")
+    yield "run_nodes_curves", _run_tab("board")
+    yield "run_nodes_log", _run_tab("log")
     if state == "full":
         yield "wizard_hosts", _where({"launch.hosts": [f"lab-{n}" for n in range(16)]})
     if state == "normal":
         yield "host_new_check", _host_tab("lab-1", "check")
         yield "host_installing", _installing
+        yield "run_retry", _retry
         yield "wizard_local", _where({})
         yield "wizard_hosts", _where({"launch.hosts": ["lab-0", "lab-3"]})
         yield "wizard_slurm", _where({"launch.slurm.cluster": "lab-2"})

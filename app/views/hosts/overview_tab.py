@@ -90,7 +90,8 @@ class OverviewTab(QWidget):
         self._show_problems(report.problems)
         self._devices.set_report(report)
         self.gpu_card.setVisible(bool(report.gpus))
-        self._gpu_table.setFixedHeight(36 + 40 * max(len(report.gpus), 1) + 4)
+        bar = self._gpu_table.horizontalScrollBar().sizeHint().height()
+        self._gpu_table.setFixedHeight(36 + 40 * max(len(report.gpus), 1) + 4 + bar)
 
     def show_history(self, history: ReadingHistory, age: str = "") -> None:
         """Show readings; ``age`` says how old the newest is, empty where that goes without saying."""
@@ -150,7 +151,7 @@ class OverviewTab(QWidget):
         table.setWordWrap(False)
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        table.horizontalHeader().setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
+        table.horizontalHeader().setStretchLastSection(True)
         table.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         self._gpu_table = table
         self.gpu_card.body.addWidget(table)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import QEvent, QPoint, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent
+from PySide6.QtCore import QEvent, QPoint, QRectF, QSize, Qt, Signal
+from PySide6.QtGui import QColor, QHelpEvent, QMouseEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from app.views.theme import theme
@@ -16,20 +16,28 @@ _MAX_CELL = 22
 
 
 class HeatMap(QWidget):
-    """Cells for percentages from 0 to 100; None is drawn as an empty cell."""
+    """Cells for percentages from 0 to 100; None is drawn as an empty cell.
+
+    Signals:
+        pressed: Number of the cell (int).
+    """
+
+    pressed = Signal(int)
 
     def __init__(self, name: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._name = name
         self._percents: list[float | None] = []
+        self._words: list[str] = []
         policy = QSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         policy.setHeightForWidth(True)
         self.setSizePolicy(policy)
         self.setMouseTracking(True)
         self.setAccessibleName(f"{name} heat map")
 
-    def set_percents(self, percents: Sequence[float | None]) -> None:
-        """Show how busy each of them is."""
+    def set_percents(self, percents: Sequence[float | None], words: Sequence[str] = ()) -> None:
+        """Show how busy each of them is; ``words`` say more than the number in the tooltips."""
+        self._words = list(words)
         grew = len(percents) != len(self._percents)
         self._percents = list(percents)
         if grew:
@@ -63,9 +71,16 @@ class HeatMap(QWidget):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
         for index, percent in enumerate(self._percents):
-            share = min(max((percent or 0.0) / 100, 0.0), 1.0)
+            box = self._cell_box(index, cell, columns)
+            if percent is None:
+                painter.setPen(QPen(QColor(theme().border_strong)))
+                painter.setBrush(Qt.BrushStyle.NoBrush)
+                painter.drawRoundedRect(box.adjusted(0.5, 0.5, -0.5, -0.5), 3, 3)
+                painter.setPen(Qt.PenStyle.NoPen)
+                continue
+            share = min(max(percent / 100, 0.0), 1.0)
             painter.setBrush(colours[min(int(share * len(colours)), len(colours) - 1)])
-            painter.drawRoundedRect(self._cell_box(index, cell, columns), 3, 3)
+            painter.drawRoundedRect(box, 3, 3)
         painter.end()
 
     def index_at(self, at: QPoint) -> int | None:
@@ -81,6 +96,14 @@ class HeatMap(QWidget):
             if index is not None:
                 percent = self._percents[index]
                 reading = "not told" if percent is None else f"{percent:.0f} %"
-                QToolTip.showText(event.globalPos(), f"{self._name} {index}: {reading}", self)
+                text = self._words[index] if index < len(self._words) else f"{self._name} {index}: {reading}"
+                QToolTip.showText(event.globalPos(), text, self)
                 return True
         return super().event(event)
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        """Tell which cell was pressed."""
+        index = self.index_at(event.position().toPoint())
+        if index is not None and event.button() is Qt.MouseButton.LeftButton:
+            self.pressed.emit(index)
+        super().mouseReleaseEvent(event)

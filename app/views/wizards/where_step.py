@@ -76,6 +76,8 @@ class WhereStep(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setWidget(self._build())
+        self._hosts.hide()
+        self._target_card.hide()
         fleet.loaded.connect(self._on_hosts)
 
     @property

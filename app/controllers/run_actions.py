@@ -41,12 +41,12 @@ def can_resume(summary: RunSummary) -> bool:
 
 
 def can_pause(summary: RunSummary) -> bool:
-    """Tell whether a run's processes can be held."""
+    """Tell whether a run can be asked to pause."""
     return summary.state is RunState.RUNNING
 
 
 def can_proceed(summary: RunSummary) -> bool:
-    """Tell whether a run is held, or about to be."""
+    """Tell whether a run is paused, or about to be."""
     return summary.state in {RunState.PAUSED, RunState.PAUSING}
 
 
@@ -90,12 +90,12 @@ class RunActions(QObject):
             self._do(lambda run_id=run_id: self._services.workspace.resume(run_id), self._told(self.resumed, run_id))
 
     def pause(self, run_ids: Sequence[RunId]) -> None:
-        """Hold runs where they are; their devices stay theirs."""
+        """Let runs save and end their work for now; their devices are free meanwhile."""
         for run_id in run_ids:
             self._do(lambda run_id=run_id: self._services.workspace.pause(run_id), lambda: None)
 
     def proceed(self, run_ids: Sequence[RunId]) -> None:
-        """Let held runs go on."""
+        """Let paused runs go on from what they saved."""
         for run_id in run_ids:
             self._do(lambda run_id=run_id: self._services.workspace.proceed(run_id), lambda: None)
 

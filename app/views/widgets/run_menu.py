@@ -53,11 +53,11 @@ class RunCommands:
         self._actions.resume(_ids(run for run in runs if can_resume(run)))
 
     def pause(self, runs: Sequence[RunSummary]) -> None:
-        """Hold those that run."""
+        """Ask those that run to pause."""
         self._actions.pause(_ids(run for run in runs if can_pause(run)))
 
     def proceed(self, runs: Sequence[RunSummary]) -> None:
-        """Let those that are held go on."""
+        """Let those that are paused go on."""
         self._actions.proceed(_ids(run for run in runs if can_proceed(run)))
 
     def clone(self, run: RunSummary) -> None:

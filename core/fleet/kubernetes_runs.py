@@ -6,7 +6,7 @@ from core.contracts.errors import EnvironmentProblem, PilothouseError, UserError
 from core.contracts.hosts import Progress, Watcher
 from core.contracts.ids import RunId, new_run_id
 from core.contracts.specs import RunSpec
-from core.fleet.kubernetes import KubernetesCluster, manifest, prepare
+from core.fleet.kubernetes import KubernetesCluster, manifest, prepare, require_fit
 from core.fleet.run_folder import RunFolder
 from core.plugins.decode import read_spec
 from core.settings.home import Home
@@ -29,15 +29,18 @@ class KubernetesRuns:
 
         Raises:
             InvalidSpec: All that cannot be asked of Kubernetes.
-            EnvironmentProblem: There is no kubectl, or the cluster refuses; nothing is left behind.
+            EnvironmentProblem: There is no kubectl, or the cluster is not fit or refuses; nothing is left behind.
         """
         run_id = new_run_id(spec.name)
         made = prepare(spec, run_id)
+        cluster = self._cluster(spec)
+        watcher.report(Progress(stage="Looking at the cluster"))
+        require_fit(cluster, spec)
         folder = RunFolder(self._home, run_id)
         folder.make(spec, made.placement, None)
         watcher.report(Progress(stage="Applying the manifest"))
         try:
-            self._cluster(spec).apply(made.manifest, run_id)
+            cluster.apply(made.manifest, run_id)
         except PilothouseError:
             folder.remove()
             raise

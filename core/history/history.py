@@ -173,7 +173,8 @@ class History:
     ) -> RunSummary | None:
         """Apply what a reader concluded from outside the logs (exit record, lost, silent); see ``core.jobs.reconcile``.
 
-        It holds until the logs say something newer. That a run is queued or preparing holds only if it had ended.
+        It holds until the logs say something newer. That a run is queued or preparing holds only if it had ended, or
+        has written nothing yet: then a cluster may tell what it waits for.
 
         Args:
             run_id: The run; its logs should be folded as far as there are.
@@ -189,7 +190,8 @@ class History:
         """
 
         def change(fold: RunFold) -> None:
-            if state is None or (state in _OPENING and not fold.state.is_terminal):
+            is_early = fold.state.is_terminal or fold.last_ts is None
+            if state is None or (state in _OPENING and not is_early):
                 return
             fold.started = started if fold.started is None else fold.started
             if fold.state is not state:

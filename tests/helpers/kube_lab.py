@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from core.contracts.ids import RunId, new_run_id
 from core.contracts.specs import RunSpec
 from core.fleet.kubernetes import KubernetesCluster, KubernetesFollower, prepare
-from core.jobs.records import write_record
+from core.jobs.records import SupervisorRecord, read_record, write_record
 from core.plugins.decode import decode_spec, encode_spec
 from core.runlog.layout import RunLayout
 from core.settings.home import Home
@@ -67,6 +69,19 @@ class KubeLab:
         """Return how many lines of a file are in the mirror."""
         path = self.home.run_dir(run_id) / name
         return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def kill_worker(self, node: str) -> None:
+        """Kill the worker of a node inside of its pod."""
+        record = read_record(self.pod_file(f"supervisor.{node}.json"), SupervisorRecord)
+        assert record is not None
+        assert record.worker is not None
+        os.kill(record.worker.pid, signal.SIGKILL)
+
+    def claim(self, name: str) -> None:
+        """Make a volume claim that several machines can mount."""
+        spec = {"accessModes": ["ReadWriteMany"]}
+        body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
+        self.api.put("persistentvolumeclaims", body)
 
     def close(self) -> None:
         for follower in self._followers:

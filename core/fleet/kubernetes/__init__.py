@@ -1,6 +1,6 @@
 """Runs on Kubernetes: manifests from specs, the user's own ``kubectl``, and the run directory from the pods' logs."""
 
-from core.fleet.kubernetes.check import check_cluster
+from core.fleet.kubernetes.check import check_cluster, require_fit
 from core.fleet.kubernetes.cluster import ClusterEvent, ClusterState, KubernetesCluster
 from core.fleet.kubernetes.follower import KubernetesFollower
 from core.fleet.kubernetes.kubectl import contexts, current_context
@@ -19,4 +19,5 @@ __all__ = [
     "manifest",
     "prepare",
     "problems",
+    "require_fit",
 ]

@@ -45,6 +45,15 @@ def check_cluster(cluster: KubernetesCluster, spec: RunSpec) -> CheckReport:
     return CheckReport(host=name, ok=all(one.level is not FindingLevel.ERROR for one in found), findings=tuple(found))
 
 
+def require_fit(cluster: KubernetesCluster, spec: RunSpec) -> None:
+    """Accept a cluster that a run can be launched on; EnvironmentProblem with all that stands against it otherwise."""
+    against = [one for one in check_cluster(cluster, spec).findings if one.level is FindingLevel.ERROR]
+    if against:
+        raise EnvironmentProblem(
+            " ".join(one.what for one in against), " ".join(dict.fromkeys(one.remedy for one in against))
+        )
+
+
 def _error(topic: str, what: str, remedy: str) -> Finding:
     return Finding(level=FindingLevel.ERROR, what=what, remedy=remedy, topic=topic)
 

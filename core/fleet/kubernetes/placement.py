@@ -37,7 +37,7 @@ def pod_placement(spec: RunSpec, run_id: str, *, attempt: int = 1, code_folder: 
     nodes = tuple(
         NodePlacement(
             node=node_of(index),
-            host=asked.context,
+            host=f"pod-{index}",
             address=hostname(asked.form, name, index),
             devices=tuple(range(asked.gpus_per_node)),
             processes=processes,

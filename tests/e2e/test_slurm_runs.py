@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from core.contracts.events import AttemptEvent, CheckpointEvent
+from core.contracts.events import AttemptEvent, CheckpointEvent, MetricEvent
 from core.contracts.placement import Placement
 from core.contracts.states import RunState
 from core.jobs.reconcile import examine
 from core.jobs.records import read_record
+from core.settings.resources import examples_dir
 from tests.helpers.slurm_lab import SlurmLab, running_slurm
 from tests.helpers.slurm_runs import SlurmRuns
 from tests.helpers.toy_plugin import install_toy
@@ -101,8 +102,9 @@ def test_a_run_that_ignores_everything_is_gone_after_scancel(runs: SlurmRuns) ->
 
 def test_the_time_limit_saves_a_checkpoint_and_the_requeued_job_goes_on(runs: SlurmRuns) -> None:
     whole = runs.submit("whole", steps=20, launch=launch())
-    # The warning is due at once: it comes when Slurm looks next, which it does every half minute.
-    job_id = runs.submit("run", steps=20, hold_at=9, launch=launch(time_limit="1", warn_s=59, requeues=1))
+    runs.ended(whole)
+    # Slurm looks every half minute, and warns who would be too late at its next look.
+    job_id = runs.submit("run", steps=20, hold_at=9, launch=launch(time_limit="1", warn_s=20, requeues=1))
     runs.at_step("run", 9)
     runs.waiting(job_id)
     first = runs.exit_record("run", attempt=1)
@@ -110,22 +112,11 @@ def test_the_time_limit_saves_a_checkpoint_and_the_requeued_job_goes_on(runs: Sl
     assert (first.state, first.message) == (RunState.STOPPED, "The time limit of the job is near.")
     assert runs.exit_record("run") is None, "a run that will go on has not ended"
     assert runs.states("run")[-1] is RunState.QUEUED
-    runs.start_now(job_id)
     assert runs.ended(job_id).run_state is RunState.SUCCEEDED, runs.told("run")
     assert (runs.verdict("run").state, runs.verdict("run").attempt) == (RunState.SUCCEEDED, 2)
-    resumed = [event for event in runs.events("run") if isinstance(event, AttemptEvent)][-1]
+    resumed = [event for event in runs.head_events("run") if isinstance(event, AttemptEvent)][-1]
     assert (resumed.attempt, resumed.resumed_from_step) == (2, 9)
-    runs.ended(whole)
     assert runs.steps("run") == runs.steps("whole")
-
-
-def test_the_time_limit_without_requeues_ends_as_stopped_with_the_reason(runs: SlurmRuns) -> None:
-    job_id = runs.submit("run", steps=20, hold_at=3, launch=launch(nodes=1, time_limit="1", warn_s=59))
-    runs.ended(job_id)
-    assert (runs.verdict("run").state, runs.verdict("run").message) == (
-        RunState.STOPPED,
-        "The time limit of the job is near.",
-    )
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
@@ -138,10 +129,12 @@ def test_a_job_whose_node_is_lost_goes_on_after_a_requeue(runs: SlurmRuns, lab: 
         lab.freeze_node("n2")
     runs.waiting(job_id)
     assert not runs.left("run") or fault == "frozen", "the other node's part is ended too"
+    runs.cluster.hold(job_id)
     if fault == "frozen":
         lab.kill_node("n2")
     lab.start_node("n2")
-    runs.start_now(job_id)
+    lab.wait_quiet()
+    runs.cluster.release(job_id)
     assert runs.ended(job_id).run_state is RunState.SUCCEEDED, runs.told("run")
     assert (runs.verdict("run").state, runs.verdict("run").attempt) == (RunState.SUCCEEDED, 2)
     assert list(runs.steps("run")) == list(range(1, 21))
@@ -168,3 +161,26 @@ def test_a_sweep_is_one_array(runs: SlurmRuns) -> None:
     for number, run_id in enumerate(ids):
         assert runs.ended(jobs[run_id]).run_state is RunState.SUCCEEDED, runs.told(run_id)
         assert len(runs.steps(run_id)) == 3 + number
+
+
+def test_real_torchrun_on_two_nodes_with_two_ranks_each(runs: SlurmRuns) -> None:
+    job_id = runs.submit(
+        "ddp",
+        kind="train.script",
+        script=str(examples_dir() / "scripts" / "ddp_digits.py"),
+        args=["--steps", "6", "--checkpoints", "{checkpoints}"],
+        launcher="torchrun",
+        processes=2,
+        device="cpu",
+        launch={**launch(memory="1500M"), "threads": 1},
+    )
+    assert runs.ended(job_id, 200).run_state is RunState.SUCCEEDED, runs.told("ddp")
+    assert runs.verdict("ddp").state is RunState.SUCCEEDED
+    said = [runs.layout("ddp").stdout(node).read_text() for node in ("node0", "node1")]
+    assert {rank for rank in range(4) if f"rank {rank} of 4 begins" in "".join(said)} == {0, 1, 2, 3}
+    assert all(text.count(" of 4 begins") == 2 for text in said)
+    losses = [
+        e.values["train/loss"] for e in runs.events("ddp") if isinstance(e, MetricEvent) and "train/loss" in e.values
+    ]
+    assert len(losses) == 6
+    assert not runs.left("ddp")

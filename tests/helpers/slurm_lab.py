@@ -26,6 +26,8 @@ _DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 START_LIMIT_S = 60.0
 NODE_LOST_S = 10
 """Slurm takes a silent node for down after this many seconds here (300 by default)."""
+CREDENTIAL_S = 10
+"""How long a started job's credential is good; a requeued job waits for its end before it is started (120 by default)."""
 
 _CONF = """\
 ClusterName=lab
@@ -34,7 +36,7 @@ SlurmctldPort={control_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={base}/munge/sock,cred_expire=4
+AuthInfo=socket={base}/munge/sock,cred_expire={credential_s}
 CredType=cred/munge
 StateSaveLocation={base}/state
 SlurmdSpoolDir={base}/spool/%n
@@ -114,6 +116,7 @@ class SlurmLab:
                 base=base,
                 control_port=control_port,
                 node_lost_s=NODE_LOST_S,
+                credential_s=CREDENTIAL_S,
                 min_job_age_s=min_job_age_s,
                 completions=completions,
                 nodes="\n".join(line.format(name, port) for name, port in zip(self.nodes, ports, strict=True)),
@@ -182,6 +185,14 @@ class SlurmLab:
         space = _space(Path(f"/proc/{inner[0]}"))
         return {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _space(entry) == space}
 
+    def wait_quiet(self, limit_s: float = START_LIMIT_S) -> None:
+        """Wait until all nodes are free and nothing of any job is left on them."""
+        self.wait_idle(limit_s)
+        wait_for(lambda: not any(map(self._has_steps, self.nodes)), "the nodes to have ended all steps", limit_s)
+
+    def _has_steps(self, node: str) -> bool:
+        return any(b"slurmstepd" in _command(pid) for pid in self.processes(node))
+
     def close(self) -> None:
         """End everything at once and forget the jobs."""
         for process in [*self._slurmd.values(), *reversed(self._daemons)]:
@@ -215,6 +226,13 @@ def _children(pid: int) -> Sequence[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _space(entry: Path) -> str:

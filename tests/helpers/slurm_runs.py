@@ -64,10 +64,6 @@ class SlurmRuns:
             lambda: state if holds(state := self.state(job_id)) else None, f"job {job_id} to {what}", limit_s
         )
 
-    def start_now(self, job_id: str) -> None:
-        """Let a job that waits for its begin time be started at once."""
-        assert self.lab.ask("scontrol", "update", f"JobId={job_id}", "StartTime=now") is not None
-
     def exit_record(self, run_id: str, node: str = "node0", attempt: int = 0) -> ExitRecord | None:
         """Return how a run ended on a node: now, or in an earlier attempt."""
         layout = self.layout(run_id)
@@ -89,10 +85,14 @@ class SlurmRuns:
         """Return the states that a run went through."""
         return [event.state for event in self.events(run_id) if isinstance(event, StateEvent)]
 
+    def head_events(self, run_id: str) -> list[AnyEvent]:
+        """Return what the head's worker wrote."""
+        batch = read_batch(self.layout(run_id).run_dir, {}, 64 << 20)
+        return [event for file in batch.files if file.name == "events.node0.worker.jsonl" for event in file.events]
+
     def steps(self, run_id: str) -> dict[int, float]:
         """Return the toy's value by step, as the head's worker saw it."""
-        batch = read_batch(self.layout(run_id).run_dir, {}, 64 << 20)
-        events = [event for file in batch.files if file.name.startswith("events.node0.") for event in file.events]
+        events = self.head_events(run_id)
         return {e.step: float(e.values["toy/value"]) for e in events if isinstance(e, MetricEvent)}
 
     def at_step(self, run_id: str, step: int) -> None:

@@ -53,6 +53,7 @@ def test_the_history_of_a_run_on_two_pods_and_its_deletion(lab: KubeLab, workspa
         ("node1", RunState.SUCCEEDED, ()),
     ]
     workspace.delete([run_id])
+    workspace.purge([run_id])
     assert lab.api.objects == {}
 
 

@@ -17,7 +17,7 @@ from core.contracts.errors import PilothouseError
 from core.contracts.placement import Placement
 from core.contracts.specs import RunSpec
 from core.contracts.states import RESUMABLE_STATES, RunState
-from core.fleet.slurm.allocation import own_allocation
+from core.fleet.slurm.allocation import own_allocation, with_host_names
 from core.fleet.slurm.attempts import await_placement, begin, set_aside
 from core.fleet.slurm.script import ENDED_REASON, EXIT_REQUEUE, WARNED_REASON
 from core.jobs.records import EXIT_STOPPED, Attempt, ExitRecord, requested_reason
@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> int:
             placement = await_placement(run_dir, allocation.job_id, attempt)
         else:
             placement = begin(run_dir, spec, allocation, attempt)
-        supervisor = _supervisor(run_dir, spec, placement, allocation.node)
+        named = with_host_names(placement, allocation.hosts)
+        supervisor = _supervisor(run_dir, spec, named, allocation.node)
         record = supervisor.run()
     except PilothouseError as error:
         sys.stderr.write(f"{error}\n")

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import msgspec
 
 from core.contracts.errors import EnvironmentProblem
-from core.contracts.hosts import LOCAL_HOST
 from core.contracts.placement import NodePlacement, Placement, Rendezvous
 
 _FIRST_PORT = 20_000
@@ -100,10 +99,19 @@ def placement_of(allocation: Allocation, template: Placement, attempt: int) -> P
     )
 
 
-def _placed(known: NodePlacement, name: str, host: str) -> NodePlacement:
+def with_host_names(placement: Placement, hosts: Sequence[str]) -> Placement:
+    """Return a placement that names each node by Slurm's own name of it: what people know, for sentences.
+
+    The record itself names the login host, through which the nodes' files are reached.
+    """
+    named = zip(placement.nodes, hosts, strict=True)
     return msgspec.structs.replace(
-        known, node=name, host=known.host if known.host in ("", LOCAL_HOST) else host, address=_address(host)
+        placement, nodes=tuple(msgspec.structs.replace(placed, host=host) for placed, host in named)
     )
+
+
+def _placed(known: NodePlacement, name: str, host: str) -> NodePlacement:
+    return msgspec.structs.replace(known, node=name, address=_address(host))
 
 
 def _address(host: str) -> str:

@@ -11,7 +11,7 @@ from core.fleet.fetch import fetch
 from core.fleet.manifest import HashMemory, survey
 from core.fleet.pool import HostPool
 from core.fleet.run_folder import RunFolder
-from core.jobs.checkpoints import all_checkpoints, is_intact
+from core.jobs.checkpoints import hash_path
 from core.runlog.tail import read_batch
 
 
@@ -31,7 +31,7 @@ def newest_checkpoint(pool: HostPool, folder: RunFolder, new_head: str, watcher:
         Cancelled: The user cancelled.
     """
     old_head = folder.placement().head.host or LOCAL_NODE
-    if old_head == new_head or not has_checkpoints(folder):
+    if old_head == new_head or not (recorded := recorded_checkpoints(folder)):
         return None
     watcher.report(Progress(stage=f"Bringing the last checkpoint to {new_head}"))
     problem: EnvironmentProblem | UserError | None = None
@@ -40,8 +40,7 @@ def newest_checkpoint(pool: HostPool, folder: RunFolder, new_head: str, watcher:
             fetch(pool, folder.path, "checkpoints", watcher)
         except (EnvironmentProblem, UserError) as error:
             problem = error
-    found = all_checkpoints(folder.layout.checkpoints)
-    newest = next((path for path, manifest in found if is_intact(path, manifest)), None)
+    newest = next((folder.path / event.path for event in recorded if _is_intact(folder, event)), None)
     if newest is None:
         reason = f" {problem.message}" if problem is not None else ""
         raise EnvironmentProblem(
@@ -55,14 +54,29 @@ def newest_checkpoint(pool: HostPool, folder: RunFolder, new_head: str, watcher:
     return Copy(manifest=manifest, here=str(newest), there=there, is_shared=False)
 
 
-def has_checkpoints(folder: RunFolder) -> bool:
-    """Tell whether the run has written a checkpoint that it did not remove again."""
-    kept: set[str] = set()
+def recorded_checkpoints(folder: RunFolder) -> list[CheckpointEvent]:
+    """Return the checkpoints that the run recorded and did not remove again, newest step first.
+
+    Sealed folders of our own tasks and single files of a script's are alike: an event gives their hash.
+    """
+    kept: dict[str, CheckpointEvent] = {}
     offsets: dict[str, int] = {}
     while not (batch := read_batch(folder.path, offsets)).is_empty:
         for file in batch.files:
             offsets[file.name] = file.end
             for event in file.events:
-                if isinstance(event, CheckpointEvent):
-                    (kept.discard if event.removed else kept.add)(event.path)
-    return bool(kept)
+                if isinstance(event, CheckpointEvent) and event.removed:
+                    kept.pop(event.path, None)
+                elif isinstance(event, CheckpointEvent):
+                    kept[event.path] = event
+    return sorted(kept.values(), key=lambda event: event.step, reverse=True)
+
+
+def _is_intact(folder: RunFolder, event: CheckpointEvent) -> bool:
+    """Tell whether a checkpoint is here and still hashes as recorded."""
+    path = folder.path / event.path
+    try:
+        is_inside = path.resolve().is_relative_to(folder.layout.checkpoints.resolve())
+        return is_inside and path.exists() and hash_path(path) == (event.sha256, event.size_bytes)
+    except OSError:
+        return False

@@ -118,6 +118,8 @@ def explain_failure(code: int, output: str, interpreter: str) -> UserError:
         if known is not None and not known.is_secondary:
             diagnosis = known
             rank = rank if known.rank is None else known.rank
+    elif rank is None:
+        rank = quote.rank
     who = "The script" if rank is None else f"Rank {rank} of the script"
     told = quote.line if diagnosis is None else diagnosis.message
     message = f"{who} {_how_it_ended(code)}" + (f": {told[:_LONGEST_QUOTE]}" if told else ".")

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from core.cli.agent_network import Listeners, connect, free_ports, interfaces
 from core.contracts import agent as said
 from core.contracts.errors import EnvironmentProblem, UserError
@@ -65,7 +63,6 @@ class Requests:
         self._home = home
         self._listeners = Listeners()
         self._methods: dict[type[said.Request], Callable[[Any], said.AnyAnswer]] = {
-            said.Ping: self._ping,
             said.Probe: lambda _: said.Hardware(report=probe()),
             said.Interfaces: lambda _: said.InterfaceList(interfaces=interfaces()),
             said.FreePorts: lambda asked: said.PortList(ports=free_ports(asked.count)),
@@ -107,11 +104,6 @@ class Requests:
         self._listeners.close()
 
     # -- the host --------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _ping(asked: said.Ping) -> said.AnyAnswer:
-        del asked
-        return said.Pong(ts=time.time())
 
     def _listen(self, asked: said.Listen) -> said.AnyAnswer:
         return said.PortList(ports=(self._listeners.listen(asked.token, asked.port),))
@@ -305,9 +297,3 @@ def _request(path: Path) -> None:
     path.touch()
     with contextlib.suppress(OSError):  # on a full disk the empty file is the request
         path.write_text(f"{time.time():.3f}\n", encoding="ascii")
-
-
-def refused(error: Exception) -> said.Refused:
-    """Return the answer for a fault of ours: one that no request should bring about."""
-    kind = "damaged" if isinstance(error, msgspec.MsgspecError) else "failed"
-    return said.Refused(message=f"The host's agent {kind}: {type(error).__name__}: {error}", is_environment=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import unicodedata
 from datetime import UTC, datetime
 from typing import NewType
@@ -19,7 +19,7 @@ def new_run_id(name: str, now: datetime | None = None) -> RunId:
     moment = now or datetime.now(UTC)
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_SLUG_LENGTH].strip("-") or "run"
-    return RunId(f"{moment:%Y%m%d-%H%M%S}-{slug}-{secrets.token_hex(3)}")
+    return RunId(f"{moment:%Y%m%d-%H%M%S}-{slug}-{os.urandom(3).hex()}")
 
 
 def is_run_id(text: str) -> bool:

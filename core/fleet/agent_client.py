@@ -16,12 +16,13 @@ import msgspec
 
 from core.contracts import agent as said
 from core.contracts.errors import EnvironmentProblem, PilothouseError, UserError
-from core.contracts.hosts import LOCAL_HOST, HostRecord
+from core.contracts.hosts import HostRecord
 from core.contracts.links import Link, RemoteProcess
 from core.fleet.worker_command import command_of
 from core.runlog.frames import MARK, FrameReader, frame
 
 AGENT_MODULE = "core.cli.agent"
+READINGS_PERIOD_S = 1.0
 _HELLO_LIMIT_S = 60.0
 _READ_BYTES = 1 << 18
 _CREDIT_BYTES = 512 << 10
@@ -38,7 +39,7 @@ class AgentClient:
 
     Attributes:
         hello: How it introduced itself.
-        clock_skew_s: Its clock minus ours, as far as the answer's time tells.
+        clock_skew_s: Its clock minus ours; until the first ``ping`` too small by the way here.
         latency_s: Round trip of the latest ``ping``.
     """
 
@@ -60,24 +61,30 @@ class AgentClient:
         self._thread = threading.Thread(target=self._loop, name=f"agent of {host}", daemon=True)
 
     @classmethod
-    def start(cls, link: Link, record: HostRecord) -> AgentClient:
+    def start(cls, link: Link, record: HostRecord, sink: ReadingsSink | None = None) -> AgentClient:
         """Start the agent on a host and wait until it introduces itself.
 
         Args:
             link: The open connection.
             record: The host, with its Python environment.
+            sink: Handed readings of the host from the start, as by ``telemetry``.
 
         Raises:
             UserError: The host has no Python environment for runs yet.
             EnvironmentProblem: It does not start, or is of a version that speaks otherwise.
         """
-        argv = command_of(record.runtime, AGENT_MODULE, ["--home", _absolute(record.work_dir, link)])
+        argv = command_of(record.runtime, AGENT_MODULE, ["--home", record.work_dir])
         client = cls(record.name, link.start(argv))
+        client._readings = sink
         client._begin(link, argv)
         return client
 
     def _begin(self, link: Link, argv: list[str]) -> None:
-        self._process.write(MARK)
+        greeting = MARK
+        if self._readings is not None:  # read by the agent as soon as it is there: no round trip is spent on it
+            asked = said.Asked(number=0, body=said.Telemetry(period_s=READINGS_PERIOD_S))
+            greeting += frame(msgspec.msgpack.encode(asked))
+        self._process.write(greeting)
         self._thread.start()
         with self._state:
             self._state.wait_for(lambda: self._hello is not None or self._fault is not None, _HELLO_LIMIT_S)
@@ -95,9 +102,6 @@ class AgentClient:
                 f"The worker package on {self._host} is of another version ({hello.version}).",
                 f"Renew it: in the window under Hosts, or with: pilothouse hosts install {self._host}",
             )
-        self.clock_skew_s = hello.ts - time.time()
-        if self._host != LOCAL_HOST:
-            self.ping()
 
     @staticmethod
     def _why(link: Link, argv: list[str], fault: EnvironmentProblem | None) -> str:
@@ -182,7 +186,7 @@ class AgentClient:
             self._sinks.pop(run_id, None)
         self.ask(said.Unfollow(run_id=run_id), said.Done)
 
-    def telemetry(self, sink: ReadingsSink | None, period_s: float = 1.0) -> None:
+    def telemetry(self, sink: ReadingsSink | None, period_s: float = READINGS_PERIOD_S) -> None:
         """Hand readings of the host to ``sink``, on the reading thread; None ends it."""
         self._readings = sink
         self.ask(said.Telemetry(period_s=period_s if sink is not None else 0.0), said.Done)
@@ -233,6 +237,7 @@ class AgentClient:
             case said.Hello():
                 with self._state:
                     self._hello = message
+                    self.clock_skew_s = message.ts - time.time()
                     self._state.notify_all()
 
     def _credit(self, amount: int) -> None:
@@ -252,10 +257,3 @@ class AgentClient:
         self._process.close()
         for sink in sinks:
             sink(fault)
-
-
-def _absolute(work_dir: str, link: Link) -> str:
-    """Return a work folder with ``~`` written out: no shell is there to do it."""
-    if work_dir == "~" or work_dir.startswith("~/"):
-        return link.home() + work_dir[1:]
-    return work_dir

@@ -33,7 +33,6 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 PROBE_EVERY_S = 10.0
 PROBE_LIMIT_S = 8.0
-READINGS_PERIOD_S = 1.0
 
 
 def pause_s(failures: int) -> float:
@@ -139,7 +138,9 @@ class HostPool:
         with place.connecting:
             if place.agent is not None and place.agent.is_alive():
                 return place.agent
-            agent = place.agent = AgentClient.start(link, self.record(name))
+            sink = self._sink(place) if place.wanted else None
+            agent = place.agent = AgentClient.start(link, self.record(name), sink)
+            place.streaming = agent if sink is not None else None
         self._set(place, latency_s=agent.latency_s, clock_skew_s=agent.clock_skew_s)
         agent.on_close(lambda fault: place.wake.set())
         place.wake.set()
@@ -248,8 +249,8 @@ class HostPool:
             for callback in list(self._callbacks):
                 callback(place.status)
 
-    def _take(self, place: _Place, readings: said.Readings) -> None:
-        self._set(place, readings=readings.values, readings_ts=readings.ts)
+    def _sink(self, place: _Place) -> Callable[[said.Readings], None]:
+        return lambda readings: self._set(place, readings=readings.values, readings_ts=readings.ts)
 
     def _keep(self, place: _Place) -> None:
         """Keep one host connected while it is wanted; one that does not let us in is left alone until somebody acts."""
@@ -272,7 +273,7 @@ class HostPool:
         """Have readings come from this agent, and from no other; a lost one has ended by itself."""
         before, place.streaming = place.streaming, agent
         if agent is not None and agent is not before:
-            agent.telemetry(lambda readings: self._take(place, readings), READINGS_PERIOD_S)
+            agent.telemetry(self._sink(place))
         elif agent is None and before is not None and before.is_alive():
             with contextlib.suppress(PilothouseError):
                 before.telemetry(None)

@@ -11,8 +11,6 @@ import os
 import threading
 from pathlib import Path
 
-import platformdirs
-
 from core.contracts.errors import EnvironmentProblem
 from core.contracts.ids import RunId
 
@@ -23,7 +21,11 @@ HOME_VERSION = 1
 def default_home() -> Path:
     """Return ``$PILOTHOUSE_HOME``, or the user's data folder for Pilothouse."""
     named = os.environ.get(HOME_VARIABLE)
-    return Path(named).expanduser().absolute() if named else platformdirs.user_data_path("pilothouse", appauthor=False)
+    if named:
+        return Path(named).expanduser().absolute()
+    import platformdirs
+
+    return platformdirs.user_data_path("pilothouse", appauthor=False)
 
 
 class Home:

@@ -4,6 +4,9 @@ Late: from the time in an event to the moment its bytes are in the mirror here (
 second. Dear: CPU time of this process and of the host's agent per second of following, of one core. Beside it the peer:
 ``ssh host tail -n +1 -F`` of the same log, its CPU time and lateness read the same way.
 
+Ready: from the wish to watch a host (its environment is there, nothing is connected) to the first telemetry sample, in
+turns with a bare ``ssh host true``; medians.
+
 ``python -m tests.bench.bench_follow``; prints one line of JSON.
 """
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import statistics
 import subprocess
@@ -33,6 +37,7 @@ from tests.helpers.toy_plugin import install_toy
 from tests.helpers.waiting import wait_for
 
 WATCH_S = 20.0
+READY_TURNS = 9
 SPEC = 'kind = "test.toy"\nname = "toy"\nendless = true\ncheckpoint_every = 1000000\nstep_s = 0.1\n'
 
 
@@ -79,20 +84,38 @@ def _ours(scene: RemoteHome, log: Path) -> dict[str, float]:
     return {**lateness.figures(), **{name: round(100 * spent / WATCH_S, 2) for name, spent in percent.items()}}
 
 
-def _peer(scene: RemoteHome, log: Path) -> dict[str, float]:
+def _ssh(scene: RemoteHome, *command: str) -> list[str]:
     server = scene.server
-    words = [
-        "ssh",
-        "-p",
-        str(server.port),
-        "-i",
-        str(server.identity),
-        "-o",
-        f"UserKnownHostsFile={server.known_hosts}",
-    ]
-    words += [f"{server.user}@127.0.0.1", f"exec tail -n 0 -F {json.dumps(str(log)).replace('$', chr(92) + '$')}"]
+    options = ["-F", "none", "-o", f"UserKnownHostsFile={server.known_hosts}", "-i", str(server.identity)]
+    words = [shlex.quote(word) for word in command]
+    return ["ssh", *options, "-p", str(server.port), f"{server.user}@127.0.0.1", *words]
+
+
+def _ready(scene: RemoteHome) -> dict[str, float]:
+    bare: list[float] = []
+    ours: list[float] = []
+    trip: list[float] = []
+    for _ in range(READY_TURNS):
+        began = time.perf_counter()
+        subprocess.run(_ssh(scene, "true"), check=True)
+        bare.append(time.perf_counter() - began)
+        pool = scene.new_pool()
+        has_readings = threading.Event()
+        pool.on_status(lambda status, seen=has_readings: seen.set() if status.readings else None)
+        began = time.perf_counter()
+        pool.watch("box")
+        has_readings.wait(60)
+        ours.append(time.perf_counter() - began)
+        trip.append(pool.agent("box").ping())
+        pool.close()
+    first, ssh = statistics.median(ours), statistics.median(bare)
+    milliseconds = {"first_sample_ms": first, "ssh_true_ms": ssh, "round_trip_ms": statistics.median(trip)}
+    return {**{name: round(value * 1e3, 1) for name, value in milliseconds.items()}, "ratio": round(first / ssh, 2)}
+
+
+def _peer(scene: RemoteHome, log: Path) -> dict[str, float]:
     lateness = Lateness()
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(_ssh(scene, "tail", "-n", "0", "-F", str(log)), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         reader = threading.Thread(target=_read, args=(process.stdout.fileno(), lateness), daemon=True)
         reader.start()
@@ -120,6 +143,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
         install_toy(Path(folder) / "plugin", monkeypatch)
         with opened_remote_home(Path(folder)) as scene:
+            ready = _ready(scene)
             mirror = Mirror(scene.home, scene.pool)
             run_id = scene.prepared(SPEC)
             scene.start(run_id)
@@ -131,7 +155,7 @@ def main() -> int:
             peer = _peer(scene, RunLayout(scene.there.run_dir(run_id)).events("worker", "box"))
             for pid in marked_processes(run_id):
                 os.kill(pid, signal.SIGKILL)
-    print(json.dumps({"bench": "follow", "steps_per_s": 10, "ours": ours, "ssh_tail": peer}))
+    print(json.dumps({"bench": "follow", "steps_per_s": 10, "ours": ours, "ssh_tail": peer, "ready": ready}))
     return 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -56,6 +57,7 @@ SlurmdTimeout={node_lost_s}
 InactiveLimit=0
 KillWait=5
 MinJobAge={min_job_age_s}
+FirstJobId={first_job_id}
 JobRequeue=1
 CommunicationParameters=NoAddrCache
 AccountingStorageType=accounting_storage/none
@@ -118,6 +120,7 @@ class SlurmLab:
                 node_lost_s=NODE_LOST_S,
                 credential_s=CREDENTIAL_S,
                 min_job_age_s=min_job_age_s,
+                first_job_id=secrets.randbelow(9_000) + 1,  # ports follow from it: labs at once must not meet
                 completions=completions,
                 nodes="\n".join(line.format(name, port) for name, port in zip(self.nodes, ports, strict=True)),
             )

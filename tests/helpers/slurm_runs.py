@@ -104,5 +104,5 @@ class SlurmRuns:
         return "\n".join(path.read_text(errors="replace") for path in self.layout(run_id).run_dir.glob("slurm-*.out"))
 
     def left(self, run_id: str) -> set[int]:
-        """Return the live processes of a run."""
-        return marked_processes(run_id)
+        """Return the live processes of a run on the lab's nodes."""
+        return marked_processes(run_id) & set().union(*(self.lab.processes(node) for node in self.lab.nodes))

@@ -7,6 +7,7 @@ other nodes ``<key> [<node>]``. They share the chart of the plain key.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -43,6 +44,11 @@ def split_node(key: str) -> tuple[str, str]:
 def is_telemetry_key(key: str) -> bool:
     """Tell whether a key is a reading of a host rather than a metric of the run."""
     return curve_reading(key).group in GROUP_ORDER
+
+
+def is_spread(keys: Iterable[str]) -> bool:
+    """Tell whether some of the curves are of a node or a further rank."""
+    return any(split_node(key)[0] or _OF_RANK.search(key) for key in keys)
 
 
 def chart_name(key: str) -> str:

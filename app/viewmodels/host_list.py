@@ -9,6 +9,7 @@ from PySide6.QtCore import QAbstractListModel, QModelIndex, QObject, QPersistent
 
 from app.viewmodels.host_wording import THIS_COMPUTER, address_text, host_title, link_look
 from app.viewmodels.reading_history import TelemetrySample
+from app.viewmodels.wording import natural_key
 from core.contracts.hosts import LOCAL_HOST, HostRecord, HostStatus, LinkState
 
 HOST_ROLE = int(Qt.ItemDataRole.UserRole) + 1
@@ -70,7 +71,7 @@ class HostList(QAbstractListModel):
             status=HostStatus(name=LOCAL_HOST, state=LinkState.ONLINE),
         )
         rows = {LOCAL_HOST: local}
-        for record in sorted(records, key=lambda record: record.name.lower()):
+        for record in sorted(records, key=lambda record: natural_key(record.name)):
             status = statuses.get(record.name, HostStatus(name=record.name))
             cpu, gpu = _shares_of(status)
             rows[record.name] = HostRow(

@@ -14,7 +14,15 @@ from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt, Signal
 
-from app.viewmodels.wording import duration_text, main_metric, metric_text, moment_text, progress_text, state_text
+from app.viewmodels.wording import (
+    duration_text,
+    hosts_text,
+    main_metric,
+    metric_text,
+    moment_text,
+    progress_text,
+    state_text,
+)
 from core.contracts.ids import RunId
 from core.contracts.runs import RunPage, RunSummary
 
@@ -190,7 +198,7 @@ class RunTableModel(QAbstractTableModel):
             RunColumn.STATE: state_text(summary),
             RunColumn.NAME: summary.name or summary.run_id,
             RunColumn.KIND: self._kind_titles.get(summary.kind, summary.kind),
-            RunColumn.HOST: summary.host,
+            RunColumn.HOST: hosts_text(summary.host),
             RunColumn.TAGS: ", ".join(summary.tags),
             RunColumn.LAST_LINE: (summary.last_line or summary.message)[:400],
         }
@@ -207,7 +215,7 @@ class RunTableModel(QAbstractTableModel):
             return f"{summary.message} {summary.hint}".strip()[:1000] or None
         if column is RunColumn.NAME:
             return f"{summary.name}\n{summary.run_id}"[:1000]
-        return self._text(summary, column)[:1000] or None
+        return (summary.host if column is RunColumn.HOST else self._text(summary, column))[:1000] or None
 
     def _want(self, row: int) -> None:
         offset = row // PAGE_SIZE * PAGE_SIZE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from datetime import datetime
 
@@ -35,6 +36,7 @@ _MAIN_METRICS = (
     "throughput_per_s",
 )
 _MAIN_ENDINGS = ("/p50_ms", "/accuracy", "/loss")
+_DIGITS = re.compile(r"(\d+)")
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -134,6 +136,18 @@ def main_metric(summary: RunSummary) -> tuple[str, float] | None:
             if key.endswith(ending):
                 return key, value
     return next(iter(summary.final.items()), None)
+
+
+def hosts_text(host: str) -> str:
+    """Return where a run is in a few words; of many hosts the first is named and the others are counted."""
+    first, *others = host.split(", ")
+    return f"{first} and {len(others)} more" if len(others) > 1 else host
+
+
+def natural_key(text: str) -> tuple[tuple[bool, int, str], ...]:
+    """Return what to sort by so that ``lab-2`` comes before ``lab-10``."""
+    parts = _DIGITS.split(text.lower())
+    return tuple((part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts)
 
 
 def metric_text(summary: RunSummary) -> str:

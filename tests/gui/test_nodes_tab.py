@@ -10,7 +10,9 @@ from PySide6.QtWidgets import QComboBox, QLabel, QPushButton, QRadioButton
 from app.controllers.fleet_controller import FleetController
 from app.controllers.routes import RUN, Route
 from app.viewmodels.curve_names import chart_name, curve_label, curve_reading, is_telemetry_key
+from app.viewmodels.curve_set import CurveSet
 from app.viewmodels.node_table import node_rows, rank_rows
+from app.viewmodels.wording import hosts_text, natural_key
 from app.views.dialogs.retry_dialog import RetryDialog, left_hosts
 from app.views.run_detail_page import RunDetailPage
 from app.views.theme import apply_theme
@@ -159,3 +161,15 @@ def test_rows_in_words():
         (1, 6, "500 ms late"),
     ]
     assert left_hosts(nodes.nodes) == ("a", "c")
+
+
+def test_many_hosts_and_ranks_in_words_and_order():
+    assert hosts_text("local") == "local"
+    assert hosts_text("a, b") == "a, b"
+    assert hosts_text("a, b, c") == "a and 2 more"
+    assert sorted(["lab-10", "lab-2", "Lab-1"], key=natural_key) == ["Lab-1", "lab-2", "lab-10"]
+    curves = CurveSet()
+    curves.declare(["loss [rank 10]", "loss [rank 2]", "loss", "node10:cpu.percent", "node2:cpu.percent"], 0.0)
+    charts = {chart.name: chart.keys for chart in curves.charts()}
+    assert charts["loss"] == ("loss", "loss [rank 2]", "loss [rank 10]")
+    assert charts["Processor"] == ("node2:cpu.percent", "node10:cpu.percent")

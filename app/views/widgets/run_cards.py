@@ -5,7 +5,15 @@ from __future__ import annotations
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from app.viewmodels.wording import duration_text, metric_text, moment_text, number_text, progress_text, span_text
+from app.viewmodels.wording import (
+    duration_text,
+    hosts_text,
+    metric_text,
+    moment_text,
+    number_text,
+    progress_text,
+    span_text,
+)
 from app.views.icons import icon
 from app.views.theme import SPACE, set_kind, set_role
 from app.views.widgets.card import Card
@@ -150,7 +158,7 @@ class RunRow(QWidget):
 
 
 def _host_text(summary: RunSummary) -> str:
-    return "this computer" if summary.host == "local" else summary.host
+    return "this computer" if summary.host == "local" else hosts_text(summary.host)
 
 
 def _reason(summary: RunSummary) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from app.viewmodels.wording import duration_text, moment_text, span_text
+from app.viewmodels.wording import duration_text, hosts_text, moment_text, span_text
 from app.views.theme import SPACE, set_kind, set_role
 from app.views.widgets.card import Card
 from app.views.widgets.chip import StateChip
@@ -136,4 +136,4 @@ def _figures_of(summary: RunSummary, kind_title: str) -> str:
         parts.append(moment_text(summary.started))
     if summary.attempt > 1:
         parts.append(f"attempt {summary.attempt}")
-    return "  ·  ".join([kind_title, *parts, summary.host])
+    return "  ·  ".join([kind_title, *parts, hosts_text(summary.host)])

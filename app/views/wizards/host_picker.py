@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
 
 from app.controllers.fleet_controller import FleetController
 from app.viewmodels.host_wording import address_text, gpus_text, link_look
+from app.viewmodels.wording import natural_key
 from app.views.icons import icon
 from app.views.theme import SPACE, set_kind
 from app.views.widgets.chip import Chip
@@ -70,6 +71,7 @@ class HostPicker(QWidget):
 
     def set_hosts(self, hosts: tuple[HostRecord, ...]) -> None:
         """Show the hosts there are."""
+        hosts = tuple(sorted(hosts, key=lambda record: natural_key(record.name)))
         self.table.setRowCount(0)
         self._rows = {record.name: row for row, record in enumerate(hosts)}
         self.table.setRowCount(len(hosts))

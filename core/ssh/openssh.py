@@ -6,6 +6,7 @@ answer is remembered only where it depends on nothing but files: not with ``Matc
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
@@ -26,6 +27,7 @@ def asked(wanted: str, user: str, config_file: Path | None) -> str | None:
     program = shutil.which("ssh")
     if program is None:
         return None
+    config_file = config_file or _moved_config()
     words = [program, "-G", *(["-F", str(config_file)] if config_file else [])]
     words += ["-l", user] if user and not user.startswith("-") else []
     question = (*words, "--", wanted)
@@ -42,6 +44,21 @@ def asked(wanted: str, user: str, config_file: Path | None) -> str | None:
                 _remembered.clear()
             _remembered[question] = (stamp, answer)
     return answer
+
+
+def _moved_config() -> Path | None:
+    """Return the config below ``HOME`` where that is not the home that OpenSSH takes, which is the user database's."""
+    if os.name != "posix":
+        return None
+    import pwd
+
+    here = Path.home()
+    try:
+        known = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return None
+    found = here / ".ssh" / "config"
+    return found if here != known and found.is_file() else None
 
 
 def _answer(question: tuple[str, ...]) -> str | None:

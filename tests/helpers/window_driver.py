@@ -16,9 +16,19 @@ from typing import Any
 
 os.environ.setdefault("DISPLAY", ":unused")  # a display as far as the app can tell; Qt itself is offscreen
 
-from PySide6.QtCore import QObject, Qt, Signal, Slot
+from PySide6.QtCore import QObject, QPoint, Qt, Signal, Slot
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QLabel, QTableWidget, QTabWidget, QWidget
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QLabel,
+    QRadioButton,
+    QTableWidget,
+    QTabWidget,
+    QWidget,
+)
 
 from app.__main__ import main
 
@@ -63,6 +73,26 @@ def _texts() -> list[str]:
     return [text for text in (*labels, *cells, *(widget.accessibleName() for widget in seen)) if text]
 
 
+def _choose(widget: QWidget, text: str) -> bool:
+    """Go to an entry by the keyboard, as a user without a mouse does."""
+    if isinstance(widget, QComboBox):
+        found = [row for row in range(widget.count()) if text in widget.itemText(row)]
+        current = widget.currentIndex()
+    elif isinstance(widget, QAbstractItemView):
+        model = widget.model()
+        rows = [model.index(row, 0) for row in range(model.rowCount())]
+        found = [index.row() for index in rows if text in str(index.data(Qt.ItemDataRole.DisplayRole))]
+        current = widget.currentIndex().row()
+    else:
+        return False
+    if not found:
+        return False
+    widget.setFocus()
+    for _ in range(abs(found[0] - current)):
+        QTest.keyClick(widget, Qt.Key.Key_Down if found[0] > current else Qt.Key.Key_Up)
+    return True
+
+
 def _obey(command: Answer) -> Answer:
     if command["do"] == "texts":
         return {"texts": _texts()}
@@ -72,8 +102,14 @@ def _obey(command: Answer) -> Answer:
     widget = _visible(command["name"])
     if widget is None or command["do"] == "look":
         return {"found": widget is not None, "enabled": widget is not None and widget.isEnabled()}
+    if command["do"] == "choose":
+        return {"found": _choose(widget, command["text"])}
     if command["do"] == "click":
-        QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
+        # A box or a radio button may be wider than what can be hit of it.
+        is_marked = isinstance(widget, (QCheckBox, QRadioButton))
+        QTest.mouseClick(
+            widget, Qt.MouseButton.LeftButton, pos=QPoint(8, widget.height() // 2) if is_marked else QPoint()
+        )
     elif command["do"] == "tab" and isinstance(widget, QTabWidget):
         bar = widget.tabBar()
         index = next(i for i in range(bar.count()) if bar.tabText(i) == command["title"])

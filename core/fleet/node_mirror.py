@@ -117,7 +117,8 @@ class NodeMirrors:
                 return False
             self._contact = time.time()
             if isinstance(message, said.CaughtUp):
-                self._caught_up = message.began - clock_skew_s
+                if not self._must_restart:
+                    self._caught_up = message.began - clock_skew_s
                 return self._catch_up(message)
             if isinstance(message, said.Unread):
                 return self.note_silence(message.message)

@@ -138,6 +138,8 @@ class HostPool:
         with place.connecting:
             if place.agent is not None and place.agent.is_alive():
                 return place.agent
+            if place.agent is not None:
+                self._assure(place, link)
             sink = self._sink(place) if place.wanted else None
             agent = place.agent = AgentClient.start(link, self.record(name), sink)
             place.streaming = agent if sink is not None else None
@@ -231,6 +233,15 @@ class HostPool:
             config_file=self._config_file,
             is_cancelled=is_cancelled,
         )
+
+    def _assure(self, place: _Place, link: Link) -> None:
+        """See that the host still answers after its agent was lost: a frozen one keeps its connections open for ever."""
+        try:
+            link.probe(PROBE_LIMIT_S)
+        except PilothouseError as error:
+            self._let_go(place)
+            self._set(place, state=LinkState.UNREACHABLE, message=error.message, hint=error.hint)
+            raise
 
     @staticmethod
     def _let_go(place: _Place) -> None:

@@ -8,6 +8,7 @@ unreachable is a state of the connection only; it says nothing of the runs on th
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import sys
 import threading
@@ -26,6 +27,8 @@ from core.ssh.problems import Refused
 
 if TYPE_CHECKING:
     from core.security.secrets import Secrets
+
+_log = logging.getLogger("pilothouse.hosts")
 
 OnStatus = Callable[[HostStatus], None]
 
@@ -47,6 +50,7 @@ class _Place:
     def __init__(self, name: str) -> None:
         self.name = name
         self.connecting = threading.Lock()
+        self.noting = threading.Lock()
         self.link: Link | None = None
         self.agent: AgentClient | None = None
         self.status = HostStatus(name=name)
@@ -253,12 +257,13 @@ class HostPool:
             place.link = None
 
     def _set(self, place: _Place, **changes: object) -> None:
-        before = place.status
-        since = before.since if changes.get("state", before.state) is before.state else time.time()
-        place.status = replace(before, **{"since": since, **changes})  # pyright: ignore[reportArgumentType]
-        if place.status != before:
+        with place.noting:
+            before = place.status
+            since = before.since if changes.get("state", before.state) is before.state else time.time()
+            after = place.status = replace(before, **{"since": since, **changes})  # pyright: ignore[reportArgumentType]
+        if after != before:
             for callback in list(self._callbacks):
-                callback(place.status)
+                callback(place.status)  # of two threads here at once, the later one tells the same as the first
 
     def _sink(self, place: _Place) -> Callable[[said.Readings], None]:
         return lambda readings: self._set(place, readings=readings.values, readings_ts=readings.ts)
@@ -270,7 +275,7 @@ class HostPool:
             place.wake.clear()
             wait_s: float | None = None
             if place.wanted:
-                failures = 0 if self._is_well(place) else failures + 1
+                failures = 0 if self._is_well_at_all(place) else failures + 1
                 if not failures:
                     wait_s = PROBE_EVERY_S
                 elif place.status.state is not LinkState.REFUSED:
@@ -288,6 +293,14 @@ class HostPool:
         elif agent is None and before is not None and before.is_alive():
             with contextlib.suppress(PilothouseError):
                 before.telemetry(None)
+
+    def _is_well_at_all(self, place: _Place) -> bool:
+        try:
+            return self._is_well(place)
+        except Exception as error:  # noqa: BLE001 - the top frame of a keeper, which must go on
+            _log.warning("Looking after %s failed: %s", place.name, error, exc_info=error)
+            self._set(place, state=LinkState.UNREACHABLE, message=f"{type(error).__name__}: {error}", hint="")
+            return False
 
     def _is_well(self, place: _Place) -> bool:
         """Connect if need be and look for a sign of life; return whether there was one."""

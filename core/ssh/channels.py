@@ -127,10 +127,12 @@ class Channels:
                 feeder = threading.Thread(target=_feed, args=(channel, stdin), name="ssh-stdin", daemon=True)
                 feeder.start()
             else:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, EOFError):
                     channel.shutdown_write()
             outputs = _Outputs(channel, limit_bytes)
-            if not outputs.read_to_end(deadline, self.is_active):
+            with self.guarded():
+                has_ended = outputs.read_to_end(deadline, self.is_active)
+            if not has_ended:
                 if not self.is_active():
                     raise self.lost()
                 raise EnvironmentProblem(
@@ -209,7 +211,7 @@ class _Outputs:
 
 def _feed(channel: Any, data: bytes) -> None:
     """Write all; a command that does not want its input ends this silently."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, EOFError):
         channel.sendall(data)
         channel.shutdown_write()
 
@@ -238,7 +240,7 @@ class SshProcess:
                 sent = self._channel.send(left[:_CHUNK])
             except TimeoutError:
                 continue  # the reader's time limit: the two share it
-            except OSError as error:
+            except (OSError, EOFError) as error:
                 raise self._ended() from error
             if sent == 0:
                 raise self._ended()
@@ -251,7 +253,7 @@ class SshProcess:
             return bytes(self._channel.recv(limit))
         except TimeoutError as error:
             raise TimeoutError(f"nothing came within {timeout_s} s") from error
-        except OSError:
+        except (OSError, EOFError):  # recv also sends: it tells the host that there is room again
             return b""
 
     def close_input(self) -> None:

@@ -121,6 +121,7 @@ class _HostMirror:
         self._state = threading.Condition()
         self._runs: dict[RunId, NodeMirrors] = {}
         self._is_new: set[RunId] = set()
+        self._leaving: set[RunId] = set()
         self._is_poked = False
         self._is_closed = False
         self._is_refused = False
@@ -158,7 +159,8 @@ class _HostMirror:
         """Follow a run no more."""
         with self._state:
             known = self._runs.pop(run_id, None)
-            self._state.notify_all()
+            self._leaving.add(run_id)
+            self._poke()
         if known is not None:
             known.close()
 
@@ -207,6 +209,7 @@ class _HostMirror:
     def _attend(self, before: AgentClient | None) -> AgentClient | None:
         """Follow what is new with the agent there is, or all with a new one; forget what is done with."""
         self._forget_finished()
+        self._leave(before)
         with self._state:
             runs, fresh = dict(self._runs), set(self._is_new)
         if not runs:
@@ -255,12 +258,17 @@ class _HostMirror:
             finished = [run_id for run_id, mirrors in self._runs.items() if mirrors.is_finished()]
             for run_id in finished:
                 self._runs.pop(run_id).close()
+            self._leaving.update(finished)
         for run_id in finished:
-            agent = self._pool.agent(self._host) if self._pool.status(self._host).state == "online" else None
-            if agent is not None:
-                with contextlib.suppress(PilothouseError):
-                    agent.unfollow(run_id)
             self._tell(run_id)
+
+    def _leave(self, agent: AgentClient | None) -> None:
+        """Have the agent push no more of runs that are followed no longer; one that has ended forgot them with all else."""
+        with self._state:
+            leaving, self._leaving = self._leaving - self._runs.keys(), set()
+        for run_id in leaving:
+            if agent is not None and agent.is_alive():
+                agent.unfollow(run_id)
 
     def _note_fault(self, error: Exception) -> None:
         self._failures += 1

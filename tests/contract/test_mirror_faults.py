@@ -168,6 +168,30 @@ def test_a_frozen_agent_is_given_up_and_replaced(scene: RemoteHome) -> None:
     mirror.close()
 
 
+def test_a_run_that_is_let_go_of_may_be_taken_up_again(scene: RemoteHome) -> None:
+    run_id = scene.prepared('kind = "test.toy"\nname = "toy"\nendless = true\nstep_s = 0.01\n')
+    mirror = Mirror(scene.home, scene.pool)
+    run_dir = scene.home.run_dir(run_id)
+    mirror.follow(run_dir)
+    scene.start(run_id)
+    log = RunLayout(run_dir).events("worker", "box")
+    wait_for(lambda: _size(log), "the first events")
+    mirror.unfollow(run_id)
+    size = _size(log)
+    there = RunLayout(scene.there.run_dir(run_id)).events("worker", "box")
+    wait_for(lambda: _size(there) > size + 4096, "the run to go on")
+    assert _size(log) == size
+    other = Mirror(scene.home, scene.pool)
+    other.follow(run_dir)
+    wait_for(lambda: _size(log) > size + 4096, "the run to be followed again")
+    other.close()
+    mirror.follow(run_dir)
+    scene.pool.agent("box").ask(said.StopRun(run_id=run_id), said.Done)
+    wait_for(lambda: _is_complete(scene, run_id), "the mirror to be complete", 60)
+    mirror.close()
+    assert scene.differences(run_id) == []
+
+
 def test_many_who_need_a_host_share_one_connection(scene: RemoteHome) -> None:
     seen: list[LinkState] = []
     pool = scene.new_pool()

@@ -117,7 +117,10 @@ def _obey(command: Answer) -> Answer:
     elif command["do"] == "type":
         widget.setFocus()
         QTest.keyClick(widget, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
-        QTest.keyClicks(widget, command["text"])
+        for number, line in enumerate(command["text"].split("\n")):
+            if number:
+                QTest.keyClick(widget, Qt.Key.Key_Return)
+            QTest.keyClicks(widget, line)
         QTest.keyClick(widget, Qt.Key.Key_Tab)
     return {"found": True}
 

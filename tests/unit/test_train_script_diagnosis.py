@@ -95,7 +95,7 @@ def test_an_echo_does_not_hide_the_rank_that_failed_first() -> None:
     output = """[rank2]: [rank2]: RuntimeError: Connection closed by peer [10.0.0.1]:4711
 [rank5]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity of 79.11 GiB of which 1.20 GiB is free.
 """
-    error = explain_failure(1, output + TORCHRUN.split("[rank0]")[0], "py")
+    error = explain_failure(1, output + TORCHRUN.split("[rank0]", maxsplit=1)[0], "py")
     assert error.message.startswith("Rank 5 of the script ended with exit code 1: CUDA out of memory: 2.00 GiB more")
     assert "1.20 GiB free of 79.11 GiB" in error.message
 

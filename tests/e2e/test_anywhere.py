@@ -97,7 +97,19 @@ def _summary(home: Path, run_id: RunId) -> RunSummary:
 
 def _launch(window: WindowProcess, hosts: HostLab, home: Path) -> RunId:
     """Go through the wizard to a run of two ranks on each host, and to its page."""
-
+    window.click("nav_train")
+    window.click("example_ddp-digits.toml")
+    window.type("field_args", "\n".join(ARGS))
+    window.click("wizard_next")
+    window.click("where_hosts")
+    for name in hosts.names:
+        window.click(f"pick_{name}")
+    window.click("wizard_next")
+    window.click("wizard_launch")
+    run_id = wait_for(lambda: _the_run(home), "the run directory", 60)
+    wait_for(lambda: window.shows("Running"), "the run's page to show it running", 120)
+    window.tab("run_tabs", "Nodes")
+    wait_for(lambda: window.shows("h1", "h2"), "both hosts on the page")
     return run_id
 
 
@@ -131,76 +143,6 @@ def test_from_a_fresh_window_through_faults_to_the_same_loss(
     wait_for(lambda: window.ask("look", name="check_verdict")["found"], "the check's findings", 60)
 
     run_id = _launch(window, hosts, pilothouse_home)
-    window.kill()
-
-
-def _add_host(window: WindowProcess, name: str, button: str) -> None:
-    window.click(button)
-    window.choose("host_source", f"{name} in the ssh config")
-    window.click("host_test")
-    wait_for(lambda: window.shows("It works"), f"the test of {name} to succeed", 30)
-    window.click("dialog_accept")
-    wait_for(lambda: not window.ask("look", name="host_dialog")["found"], "the dialog to close", 30)
-
-
-def _set_up(window: WindowProcess, name: str) -> None:
-    window.choose("hosts_list", name)
-    window.tab("host_tabs", "Runtime")
-    window.click("runtime_first")
-    window.click("runtime_own")
-    window.type("runtime_python", sys.executable)
-    window.click("dialog_accept")
-    wait_for(lambda: window.ask("look", name="runtime_repair").get("enabled"), f"the runtime of {name}", 120)
-
-
-def _the_run(home: Path) -> RunId | None:
-    found = (
-        [path.name for path in (home / "runs").iterdir() if is_run_id(path.name)] if (home / "runs").is_dir() else []
-    )
-    return RunId(found[0]) if found else None
-
-
-def _left(hosts: HostLab, name: str, run_id: RunId) -> list[str]:
-    """Return the words of the run's processes on a host."""
-    return [words for words in hosts.jobs(name).values() if run_id in words]
-
-
-def _summary(home: Path, run_id: RunId) -> RunSummary:
-    workspace = Workspace.open(home)
-    try:
-        workspace.sync()
-        return workspace.summary(run_id)
-    finally:
-        workspace.close()
-
-
-def test_from_a_fresh_window_through_faults_to_the_same_loss(
-    hosts: HostLab, pilothouse_home: Path, open_window: Callable[[], WindowProcess], tmp_path: Path
-) -> None:
-    window = open_window()
-    window.click("nav_hosts")
-    _add_host(window, "h1", "hosts_first")
-    _add_host(window, "h2", "hosts_add")
-    for name in hosts.names:
-        _set_up(window, name)
-    window.tab("host_tabs", "Check")
-    window.click("check_run" if window.ask("look", name="check_run")["found"] else "check_first")
-    wait_for(lambda: window.ask("look", name="check_verdict")["found"], "the check's findings", 60)
-
-    window.click("nav_train")
-    window.click("example_ddp-digits.toml")
-    window.type("field_args", "\n".join(ARGS))
-    window.click("wizard_next")
-    window.click("where_hosts")
-    for name in hosts.names:
-        window.click(f"pick_{name}")
-    window.click("wizard_next")
-    window.click("wizard_launch")
-    run_id = wait_for(lambda: _the_run(pilothouse_home), "the run directory", 60)
-    wait_for(lambda: window.shows("Running"), "the run's page to show it running", 120)
-    window.tab("run_tabs", "Nodes")
-    wait_for(lambda: window.shows("h1", "h2"), "both hosts on the page")
-
     window.kill()
     before = _summary(pilothouse_home, run_id).step or 0
     hosts.link("h2", up=False)

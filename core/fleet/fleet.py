@@ -140,6 +140,7 @@ class Fleet:
             Cancelled: The user cancelled.
         """
         from core.ssh.connection import connect
+        from core.ssh.problems import Refused
 
         name = checked(record).name
         began = time.time()
@@ -153,9 +154,8 @@ class Fleet:
                 is_cancelled=watcher.is_cancelled,
             )
         except (EnvironmentProblem, UserError) as error:
-            return HostStatus(
-                name=name, state=LinkState.UNREACHABLE, since=began, message=error.message, hint=error.hint
-            )
+            state = LinkState.REFUSED if isinstance(error, (Refused, UserError)) else LinkState.UNREACHABLE
+            return HostStatus(name=name, state=state, since=began, message=error.message, hint=error.hint)
         try:
             return HostStatus(name=name, state=LinkState.ONLINE, since=time.time(), latency_s=link.probe())
         finally:

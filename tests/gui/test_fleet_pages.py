@@ -194,6 +194,18 @@ def test_a_runtime_is_chosen(qtbot, window):
     assert again.choice == dialog.choice
 
 
+def test_a_managed_runtime_holds_what_is_checked_and_what_the_command_line_added(qtbot, window):
+    dialog = RuntimeDialog("box", RuntimeRecord(), window.shell)
+    dialog.accept()
+    assert dialog.choice == RuntimeRecord(kind="managed", extras=("train",))
+    known = RuntimeRecord(kind="managed", extras=("compress", "transformers>=4.50"))
+    again = RuntimeDialog("box", known, window.shell)
+    part(again, QCheckBox, "runtime_extra_infer").setChecked(True)
+    again.accept()
+    assert again.choice is not None
+    assert again.choice.extras == ("compress", "infer", "transformers>=4.50")
+
+
 def test_a_real_host_is_checked(qtbot, window, server):
     fleet = window.window.fleet
     fleet.add(server.record("box")).start()

@@ -1,7 +1,7 @@
 """Choose the Python environment of a host: one that Pilothouse makes, or one of the user's own.
 
 Widgets: ``runtime_managed``, ``runtime_own``, ``runtime_backend``, ``runtime_python``, ``runtime_prelude``,
-``runtime_wrapper``.
+``runtime_wrapper``, ``runtime_extra_<name>`` (such as ``runtime_extra_train``).
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import shlex
 import msgspec
 from PySide6.QtWidgets import (
     QButtonGroup,
+    QCheckBox,
     QComboBox,
     QFormLayout,
+    QHBoxLayout,
     QLineEdit,
     QPlainTextEdit,
     QRadioButton,
@@ -24,6 +26,11 @@ from app.views.dialogs.work_dialog import WorkDialog, caption, form_layout
 from app.views.theme import SPACE, mono_font
 from core.contracts.hosts import RuntimeRecord
 
+EXTRAS = (
+    ("train", "Training", "PyTorch, torchvision, accelerate and what reads data"),
+    ("compress", "Compressing", "OpenVINO, NNCF and ONNX Runtime"),
+    ("infer", "Measuring", "ONNX Runtime and OpenVINO"),
+)
 BACKENDS = (
     ("auto", "What fits the host's driver"),
     ("cpu", "Processor only"),
@@ -72,6 +79,7 @@ class RuntimeDialog(WorkDialog):
             kind=kind,
             python=python if kind == "interpreter" else (self._old.python if same else ""),
             torch_backend=str(self._backend.currentData()),
+            extras=self._chosen_extras() if kind == "managed" else (),
             prelude=prelude,
             wrapper=wrapper if kind == "interpreter" else (),
         )
@@ -93,9 +101,30 @@ class RuntimeDialog(WorkDialog):
             known = self._backend.count() - 1
         self._backend.setCurrentIndex(known)
         form.addRow("PyTorch for", self._backend)
+        self._extras = {key: self._extra_box(key, title, holds) for key, title, holds in EXTRAS}
+        row = QHBoxLayout()
+        for extra in self._extras.values():
+            row.addWidget(extra)
+        row.addStretch(1)
+        form.addRow("Holds what is for", row)
         form.addRow(caption("Made below the work folder, some gigabytes with CUDA; nothing else there is touched."))
         self.column.addWidget(box)
         return button, box
+
+    def _extra_box(self, key: str, title: str, holds: str) -> QCheckBox:
+        box = QCheckBox(title)
+        box.setObjectName(f"runtime_extra_{key}")
+        box.setToolTip(holds)
+        had_any = self._old.kind == "managed"
+        box.setChecked(key in self._old.extras if had_any else key == "train")
+        return box
+
+    def _chosen_extras(self) -> tuple[str, ...]:
+        chosen = [key for key, box in self._extras.items() if box.isChecked()]
+        return (
+            *chosen,
+            *(extra for extra in self._old.extras if extra not in self._extras),
+        )  # kept: from the command line
 
     def _build_own(self) -> tuple[QRadioButton, QWidget]:
         button = QRadioButton("Use one that is there")

@@ -17,6 +17,7 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         attempt: The run's attempt that it is about.
+        job_id: The cluster's own id of the job.
         ts: Unix seconds, by our clock, at which the cluster last answered.
         is_reachable: It answered the last time it was asked.
         state: Of the job: queued, preparing, running or how it ended; None when the cluster does not know it.
@@ -27,6 +28,7 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     attempt: int
     ts: float
+    job_id: str = ""
     is_reachable: bool = True
     state: RunState | None = None
     message: str = ""

@@ -5,6 +5,7 @@ The job itself writes where its nodes are; until it runs, and where it says noth
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from core.contracts.placement import Placement
 from core.contracts.specs import RunSpec
 from core.contracts.states import RunState
 from core.fleet.agent_host import AgentHost
-from core.fleet.cluster_record import ClusterRecord, write_cluster_record
+from core.fleet.cluster_record import ClusterRecord, read_cluster_record, write_cluster_record
 from core.fleet.copying import RECEIVER_MODULE, Copy, Sender, copies_of
 from core.fleet.pool import HostPool
 from core.fleet.run_folder import RunFolder, from_snapshot
@@ -102,13 +103,17 @@ class SlurmRuns:
             sender.close()
 
     def _submit(self, cluster: SlurmCluster, folder: RunFolder, spec: RunSpec, attempt: int) -> None:
-        """Submit the job and note its number here; the job knows it by itself."""
+        """Submit the job and note its number beside the mirror.
+
+        Not in a placement that the job's nodes read: they take one with their job's number for that of its head.
+        """
         script = cluster.script(spec, folder.run_id, attempt=attempt)
         job_id = cluster.submit(cluster.run_dir(folder.run_id), script, spec)
-        now = folder.placement()
-        if now.job_id != job_id:  # the job may have written it already, where its folder is this one
-            write_record(folder.layout.placement, msgspec.structs.replace(now, job_id=job_id))
-        write_cluster_record(folder.path, ClusterRecord(attempt=attempt, ts=0.0, state=RunState.QUEUED))
+        placement = folder.placement()
+        if not _is_here(folder, placement):
+            write_record(folder.layout.placement, msgspec.structs.replace(placement, job_id=job_id))
+        record = ClusterRecord(attempt=attempt, ts=time.time(), job_id=job_id, state=RunState.QUEUED)
+        write_cluster_record(folder.path, record)
 
     def resume(self, run_id: str, hosts: tuple[str, ...] | None, watcher: Watcher) -> int:
         """Submit a further attempt of an ended run; the cluster chooses its nodes."""
@@ -137,8 +142,10 @@ class SlurmRuns:
         placement = folder.placement()
         record = self._pool.record(placement.head.host or "local")
         cluster = cluster_of(self._pool, record)
-        state = cluster.state([placement.job_id])[placement.job_id]
-        return AgentHost(self._pool, record), cluster, placement.job_id, state.phase
+        told = read_cluster_record(folder.path)
+        job_id = told.job_id if told is not None else placement.job_id
+        state = cluster.state([job_id])[job_id]
+        return AgentHost(self._pool, record), cluster, job_id, state.phase
 
     def stop(self, folder: RunFolder) -> None:
         """Take a waiting job out of the queue, or ask a running one to save and end."""

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -33,6 +34,15 @@ _log = logging.getLogger("pilothouse.slurm")
 _decode = msgspec.json.Decoder(Placement).decode
 
 OnChange = Callable[[RunId], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A run and its job."""
+
+    run_dir: Path
+    placement: Placement
+    job_id: str
 
 
 class SlurmWatch:
@@ -84,24 +94,27 @@ class SlurmWatch:
             period_s = PERIOD_S if is_well else min(period_s * 2, _LONGEST_PERIOD_S)
             self._wake.wait(period_s if runs else None)
 
-    def _look(self, host: str, runs: Mapping[RunId, tuple[Path, Placement]]) -> bool:
+    def _look(self, host: str, runs: Mapping[RunId, _Job]) -> bool:
         """Ask one cluster about all its jobs; return whether it answered."""
         try:
             cluster = cluster_of(self._pool, self._pool.record(host))
-            states = cluster.state([placement.job_id for _, placement in runs.values()])
+            states = cluster.state([job.job_id for job in runs.values()])
         except PilothouseError:
-            for run_id, (run_dir, placement) in runs.items():
-                before = read_cluster_record(run_dir) or ClusterRecord(attempt=placement.attempt, ts=time.time())
-                self._note(run_id, run_dir, msgspec.structs.replace(before, is_reachable=False))
+            for run_id, job in runs.items():
+                before = read_cluster_record(job.run_dir) or ClusterRecord(
+                    attempt=job.placement.attempt, ts=time.time(), job_id=job.job_id
+                )
+                self._note(run_id, job.run_dir, msgspec.structs.replace(before, is_reachable=False))
             return False
         except Exception as error:  # noqa: BLE001 - the top frame of this thread: one cluster must not end all watching
             _log.warning("Slurm on %s could not be asked: %s", host, error, exc_info=error)
             return False
-        for run_id, (run_dir, placement) in runs.items():
-            self._take(cluster, run_id, run_dir, placement, states[placement.job_id])
+        for run_id, job in runs.items():
+            self._take(cluster, run_id, job, states[job.job_id])
         return True
 
-    def _take(self, cluster: SlurmCluster, run_id: RunId, run_dir: Path, placement: Placement, state: JobState) -> None:
+    def _take(self, cluster: SlurmCluster, run_id: RunId, job: _Job, state: JobState) -> None:
+        run_dir, placement = job.run_dir, job.placement
         is_over = state.phase in (JobPhase.ENDED, JobPhase.UNKNOWN)
         if state.phase is JobPhase.RUNNING or is_over:
             placement = self._bring_placement(cluster, run_id, run_dir, placement)
@@ -110,10 +123,11 @@ class SlurmWatch:
             self.drop(run_id)
         message = state.message
         if state.phase is JobPhase.UNKNOWN:
-            message = f"Slurm does not know the job {placement.job_id} any more, and it left no word of its end."
+            message = f"Slurm does not know the job {job.job_id} any more, and it left no word of its end."
         record = ClusterRecord(
             attempt=placement.attempt,
             ts=time.time(),
+            job_id=job.job_id,
             state=state.run_state or (RunState.LOST if is_over else None),
             message=message,
             hint=state.hint or ("Resume it to go on from its last checkpoint." if is_over else ""),
@@ -150,10 +164,13 @@ class SlurmWatch:
             self._tell(run_id)
 
 
-def _by_host(runs: Mapping[RunId, Path]) -> dict[str, dict[RunId, tuple[Path, Placement]]]:
-    found: dict[str, dict[RunId, tuple[Path, Placement]]] = {}
+def _by_host(runs: Mapping[RunId, Path]) -> dict[str, dict[RunId, _Job]]:
+    found: dict[str, dict[RunId, _Job]] = {}
     for run_id, run_dir in runs.items():
-        placement = read_placement(run_dir)
-        if placement is not None and placement.job_id:
-            found.setdefault(placement.head.host or "local", {})[run_id] = (run_dir, placement)
+        placement, told = read_placement(run_dir), read_cluster_record(run_dir)
+        if placement is None:
+            continue
+        job_id = told.job_id if told is not None and told.job_id else placement.job_id
+        if job_id:
+            found.setdefault(placement.head.host or "local", {})[run_id] = _Job(run_dir, placement, job_id)
     return found

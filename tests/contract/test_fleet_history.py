@@ -127,3 +127,16 @@ def test_a_reading_of_another_host_keeps_its_unit() -> None:
     assert (reading.key, reading.title, reading.unit) == ("h1:gpu.2.power_w", "h1: GPU 2 power", "W")
     assert reading.group == reading_of("gpu.0.power_w").group
     assert reading_of("val:loss").title == "val:loss"
+
+
+def test_what_a_cluster_says_of_a_waiting_run_is_shown_until_the_run_speaks(home: Path, history: History) -> None:
+    run_dir, layout = placed_run(home)
+    history.add(run_dir)
+    history.conclude(run_dir.name, RunState.QUEUED, "It waits for free nodes.", "Ask for fewer.")
+    summary = history.summary(run_dir.name)
+    assert (summary.state, summary.message) == (RunState.QUEUED, "It waits for free nodes.")
+    assert history.conclude(run_dir.name, RunState.QUEUED, "It waits for free nodes.", "Ask for fewer.") is None
+    LogFile(layout.events("supervisor", "h1")).write("state", EPOCH, state="running", message="", hint="")
+    drain(history, run_dir)
+    assert history.conclude(run_dir.name, RunState.QUEUED, "It waits for free nodes.") is None
+    assert (history.summary(run_dir.name).state, history.summary(run_dir.name).message) == (RunState.RUNNING, "")

@@ -43,6 +43,7 @@ def workspace(slurm: SlurmLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         opened.fleet.add(server.record("login", work_dir=work_dir, runtime=runtime(tmp_path), is_slurm=True))
         yield opened
         slurm.forget_jobs()
+        slurm.wait_quiet()
         opened.close()
 
 

@@ -100,6 +100,4 @@ def run(spec: ToySpec, context: RunContext) -> None:
     context.result({"toy/final": value})
 
 
-KIND = RunKind(
-    spec=ToySpec, title="Toy", summary="Counts.", group="train", icon="flask", run=run, spans_nodes=True
-)
+KIND = RunKind(spec=ToySpec, title="Toy", summary="Counts.", group="train", icon="flask", run=run, spans_nodes=True)

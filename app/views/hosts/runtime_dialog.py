@@ -103,6 +103,7 @@ class RuntimeDialog(WorkDialog):
         form.addRow("PyTorch for", self._backend)
         self._extras = {key: self._extra_box(key, title, holds) for key, title, holds in EXTRAS}
         row = QHBoxLayout()
+        row.setSpacing(SPACE.m)
         for extra in self._extras.values():
             row.addWidget(extra)
         row.addStretch(1)
@@ -155,7 +156,7 @@ class RuntimeDialog(WorkDialog):
         self._prelude.setFont(mono_font(12))
         self._prelude.setFixedHeight(72)
         form.addRow("Before it starts", self._prelude)
-        form.addRow("", caption("Lines for bash, such as module or conda commands; usually none."))
+        form.addRow(caption("Lines for bash, such as module or conda commands; usually none."))
         self.column.addLayout(form)
 
     def _show_forms(self) -> None:

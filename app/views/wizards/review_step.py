@@ -20,7 +20,7 @@ from app.views.widgets.task_panel import TaskPanel
 from app.views.widgets.toml_view import TomlView
 from core.contracts.errors import FieldProblem
 from core.contracts.forms import RunKindInfo, SpecReview
-from core.contracts.hosts import CheckReport
+from core.contracts.hosts import CheckReport, FindingLevel
 from core.contracts.notices import Notice
 
 _MAX_PROBLEMS = 30
@@ -50,6 +50,7 @@ class ReviewStep(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._info: RunKindInfo | None = None
+        self._where = ""
         columns = QHBoxLayout(self)
         columns.setContentsMargins(0, 0, 0, 0)
         columns.setSpacing(SPACE.m)
@@ -86,7 +87,8 @@ class ReviewStep(QWidget):
 
     def show_remote(self, where: str) -> None:
         """Say that the run goes elsewhere: its plan is being made."""
-        self._sentence.setText(f"It goes to {where}.")
+        self._where = f"It goes to {where}."
+        self._sentence.setText(self._where)
         self._plan.setPlainText("Making the plan…")
         self._tabs.setTabVisible(0, True)
         self._tabs.setCurrentIndex(0)
@@ -101,9 +103,19 @@ class ReviewStep(QWidget):
         self.panel.follow(task)
 
     def show_checks(self, reports: tuple[CheckReport, ...]) -> None:
-        """Show what was found on the hosts."""
+        """Show what was found on the hosts, and what that means for the launch."""
         self._findings.show_reports(reports)
         self._again.setEnabled(True)
+        levels = [finding.level for report in reports for finding in report.findings]
+        errors, warnings = levels.count(FindingLevel.ERROR), levels.count(FindingLevel.WARNING)
+        if errors:
+            words = "1 error on a host" if errors == 1 else f"{errors} errors on the hosts"
+            self._set_verdict("error", "danger", words, "Each says below what to do about it; then check again.")
+        elif warnings:
+            words = "Ready to launch, with " + ("1 warning" if warnings == 1 else f"{warnings} warnings")
+            self._set_verdict("warning", "warning", words, self._where)
+        else:
+            self._set_verdict("success", "success", "Ready to launch", self._where)
 
     def show_check_problem(self, notice: Notice) -> None:
         """Say why the hosts could not be looked at."""

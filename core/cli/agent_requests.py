@@ -252,6 +252,9 @@ class Requests:
 
     def _end_leftovers(self, asked: said.EndLeftovers) -> said.AnyAnswer:
         run_dir = self.run_dir(asked.run_id)
+        if not RunLayout(run_dir).spec.exists():  # removed by hand: the mark alone tells what belonged to it
+            left = end_processes(lambda: marked_processes(asked.run_id), grace_s=asked.grace_s)
+            return said.PidList(pids=tuple(sorted(left)))
         survivors: set[int] = set()
         for node in self._nodes(run_dir):
             if self._has_ended(run_dir, node):

@@ -19,6 +19,7 @@ from core.contracts import agent as said
 from core.contracts.ids import RunId
 from core.contracts.placement import Placement
 from core.jobs.pushing import NodeFiles
+from core.jobs.reconcile import START_LIMIT_S
 from core.jobs.records import read_record, write_record
 from core.runlog.layout import ENVIRONMENT, RunLayout
 
@@ -55,9 +56,13 @@ class NodeMirrors:
         self._caught_up = 0.0
 
     def _read_link(self, node: str) -> said.LinkRecord:
-        """Return what was noted of a node; the end of an earlier attempt completes nothing of this one."""
+        """Return what was noted of a node; the end of an earlier attempt completes nothing of this one.
+
+        Neither does a folder that was not there: it is asked for again.
+        """
         link = read_record(self._layout.link(node), said.LinkRecord) or said.LinkRecord()
-        is_ours = link.standing is not None and self._is_of_this_placement(link.standing)
+        said_last = link.standing
+        is_ours = said_last is not None and said_last.is_there and self._is_of_this_placement(said_last)
         return link if is_ours else msgspec.structs.replace(link, is_complete=False)
 
     def _is_of_this_placement(self, standing: said.NodeStanding) -> bool:
@@ -172,15 +177,13 @@ class NodeMirrors:
             if standing.node not in self._links:
                 continue
             before = self._links[standing.node]
-            has_ended = standing.state is not None and standing.state.is_terminal
             after = msgspec.structs.replace(
                 before,
                 last_contact=now,
                 is_reachable=True,
                 message="",
                 standing=standing,
-                is_complete=(self._is_gone(standing) if has_ended else not standing.is_there)
-                and not self._must_restart,
+                is_complete=self._is_over(standing) and not self._must_restart,
             )
             self._links[standing.node] = after
             is_changed = (
@@ -191,6 +194,12 @@ class NodeMirrors:
             is_news = is_news or is_changed
         self._noted = now
         return is_news
+
+    def _is_over(self, standing: said.NodeStanding) -> bool:
+        """Tell whether nothing more will come. A launch makes the folder here first, so that one there may be yet to come."""
+        if not standing.is_there:
+            return time.time() - self._layout.spec.stat().st_mtime > START_LIMIT_S
+        return standing.state is not None and standing.state.is_terminal and self._is_gone(standing)
 
     def _is_gone(self, standing: said.NodeStanding) -> bool:
         """Tell whether an ended node has no process left, or keeps them: the supervisor itself is the last to leave."""

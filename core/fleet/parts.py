@@ -23,6 +23,8 @@ from core.runlog.placements import HERE
 from core.runlog.tail import read_file
 
 _TAIL_BYTES = 64 << 10
+_NO_FOLDER = "The run's folder is not there any more."
+_CLONE = "Delete the run, or clone it to run it again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,8 @@ def _part(run_dir: Path, placement: Placement, placed: NodePlacement) -> Part:
             has_exit_record=True,
             pids=record.left_pids or pids,
         )
+    if judged is not None and not judged.is_there and link.is_complete and placement.engine == "direct":
+        return Part(placed=placed, link=link, state=RunState.LOST, message=_NO_FOLDER, hint=_CLONE, is_concluded=True)
     if judged is not None and judged.state is not None and is_current:
         return Part(
             placed=placed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from core.contracts import agent as said
 from core.contracts.placement import NodePlacement, Placement
 from core.contracts.states import RunState
 from core.fleet.node_mirror import NodeMirrors
+from core.fleet.standing import standing_of
 from core.jobs.pushing import NodeFiles, RunPusher
 from core.jobs.records import write_record
 from core.runlog.layout import RunLayout
@@ -188,3 +190,31 @@ def test_growth_is_pushed_exactly_once(layout: RunLayout, tmp_path: Path) -> Non
     for path in there.run_dir.iterdir():
         assert (layout.run_dir / path.name).read_bytes() == path.read_bytes()
     assert list(pusher.chunks()) == []
+
+
+def not_there() -> said.CaughtUp:
+    standings = tuple(said.NodeStanding(node=node, is_there=False) for node in NODES)
+    return said.CaughtUp(run_id="r", began=1.0, standings=standings)
+
+
+def test_a_folder_that_a_launch_has_yet_to_make_is_waited_for(mirrors: NodeMirrors, layout: RunLayout) -> None:
+    layout.spec.touch()
+    mirrors.take(not_there(), 0.0)
+    assert not mirrors.is_finished()
+    assert not link(layout).is_complete
+    mirrors.take(chunk(b"one\n"), 0.0)
+    assert (layout.run_dir / LOG).read_bytes() == b"one\n"
+
+
+def test_a_folder_that_was_removed_from_its_host_makes_the_run_lost_and_is_asked_for_anew_later(
+    mirrors: NodeMirrors, layout: RunLayout
+) -> None:
+    write_record(layout.placement, placement())
+    layout.spec.touch()
+    os.utime(layout.spec, (1.0, 1.0))
+    mirrors.take(not_there(), 0.0)
+    assert mirrors.is_finished()
+    standing = standing_of(layout.run_dir)
+    assert (standing.state, standing.message) == (RunState.LOST, "box: The run's folder is not there any more.")
+    mirrors.close()
+    assert not NodeMirrors(layout.run_dir, NODES, placement()).is_finished()

@@ -236,26 +236,38 @@ class _HostMirror:
         """Ask for a run from where its mirror ends; another process that mirrors it already is left to it."""
         with self._state:
             self._is_new.discard(run_id)
-        if not mirrors.take_over():
+        try:
+            if not mirrors.take_over():
+                return
+            offsets = mirrors.offsets()
+        except OSError as error:  # of this run's folder here; the host's other runs must go on
+            self._note_unwritable(mirrors, error)
             return
-        agent.follow(run_id, mirrors.nodes, mirrors.offsets(), lambda message: self._take(agent, mirrors, message))
+        agent.follow(run_id, mirrors.nodes, offsets, lambda message: self._take(agent, mirrors, message))
 
     def _take(self, agent: AgentClient, mirrors: NodeMirrors, message: said.OfRun) -> None:
         self._last_sign = time.monotonic()
         try:
             is_news = mirrors.take(message, agent.clock_skew_s)
         except OSError as error:
-            _log.warning("The run %s cannot be brought here: %s", mirrors.run_id, error.strerror or error)
-            mirrors.restart()
+            self._note_unwritable(mirrors, error)
             return
         with self._state:
             self._state.notify_all()
         if is_news:
             self._tell(mirrors.run_id)
 
+    @staticmethod
+    def _note_unwritable(mirrors: NodeMirrors, error: OSError) -> None:
+        if not mirrors.has_vanished():
+            _log.warning("The run %s cannot be brought here: %s", mirrors.run_id, error.strerror or error)
+        mirrors.restart()
+
     def _forget_finished(self) -> None:
         with self._state:
-            finished = [run_id for run_id, mirrors in self._runs.items() if mirrors.is_finished()]
+            finished = [
+                run_id for run_id, mirrors in self._runs.items() if mirrors.has_vanished() or mirrors.is_finished()
+            ]
             for run_id in finished:
                 self._runs.pop(run_id).close()
             self._leaving.update(finished)

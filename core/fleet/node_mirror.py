@@ -249,6 +249,10 @@ class NodeMirrors:
             with contextlib.suppress(OSError):
                 self._links[node] = self._read_link(node)
 
+    def has_vanished(self) -> bool:
+        """Return whether the run directory here is gone: deleted, by another process or by hand."""
+        return not self._run_dir.is_dir()
+
     def is_finished(self) -> bool:
         """Return whether all nodes have ended in the present attempt and all they wrote is here."""
         with self._lock:

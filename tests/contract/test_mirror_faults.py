@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -267,3 +268,26 @@ def test_pauses_grow_to_a_minute() -> None:
         pauses = {pause_s(failures) for _ in range(50)}
         assert len(pauses) > 1
         assert all(0.75 * whole <= pause <= whole for pause in pauses)
+
+
+def test_a_mirror_that_is_deleted_meanwhile_holds_up_no_other_run_of_the_host(scene: RemoteHome) -> None:
+    endless = 'kind = "test.toy"\nname = "toy"\nendless = true\nstep_s = 0.02\ncheckpoint_every = 100000\n'
+    gone, other = scene.prepared(endless), scene.prepared(endless, "other")
+    log = RunLayout(scene.home.run_dir(other)).events("worker", "box")
+    mirror = Mirror(scene.home, scene.pool)
+    try:
+        for run_id in (gone, other):
+            scene.start(run_id)
+            mirror.follow(scene.home.run_dir(run_id))
+        wait_for(lambda: RunLayout(scene.home.run_dir(gone)).events("worker", "box").exists(), "the first run", 60)
+        shutil.rmtree(scene.home.run_dir(gone))
+        os.kill(scene.pool.agent("box").hello.pid, signal.SIGKILL)
+        size = _size(log)
+        wait_for(lambda: _size(log) > size, "the other run to come on", 30)
+        assert mirror.catch_up(other, 20)
+        assert scene.link(other).is_reachable
+        assert not scene.home.run_dir(gone).exists()
+    finally:
+        mirror.close()
+        for run_id in (gone, other):
+            scene.pool.agent("box").ask(said.StopRun(run_id=run_id), said.Done)

@@ -34,6 +34,7 @@ class RunFolder:
         self.run_id = run_id
         self.path = path or home.runs_dir / run_id
         self.layout = RunLayout(self.path)
+        self._links_before: dict[str, LinkRecord] = {}
 
     def make(self, spec: RunSpec, placement: Placement, code: Copy | None) -> None:
         """Make it, with a snapshot of the code, under a temporary name first.
@@ -109,6 +110,7 @@ class RunFolder:
             self.layout.exit_record(node).rename(self.path / f"exit.{node}.attempt{record.attempt}.json")
         link = read_record(self.layout.link(node), LinkRecord)
         if link is not None:
+            self._links_before[node] = link
             write_record(self.layout.link(node), msgspec.structs.replace(link, is_complete=False, standing=None))
 
     def last_attempt(self) -> int:
@@ -117,13 +119,21 @@ class RunFolder:
         return max([self.placement().attempt, *(record.attempt for record in records if record is not None)])
 
     def take_back_attempt(self, before: Placement) -> None:
-        """Undo ``begin_attempt`` after a start that failed on some host."""
+        """Undo ``begin_attempt`` of this very object after a start that failed on some host."""
         for placed in before.nodes:
-            aside = self.path / f"exit.{placed.node}.attempt{self.last_attempt()}.json"
-            if aside.exists() and not self.layout.exit_record(placed.node).exists():
+            aside = self._last_end(placed.node)
+            if aside is not None and not self.layout.exit_record(placed.node).exists():
                 shutil.copy(aside, self.layout.exit_record(placed.node))
+        for node, link in self._links_before.items():
+            write_record(self.layout.link(node), link)
         write_record(self.layout.placement, before)
         (self.path / f"placement.attempt{before.attempt}.json").unlink(missing_ok=True)
+
+    def _last_end(self, node: str) -> Path | None:
+        """Return a node's exit record of its last attempt, put aside."""
+        found = {path: read_record(path, ExitRecord) for path in self.path.glob(f"exit.{node}.attempt*.json")}
+        whole = {path: record.attempt for path, record in found.items() if record is not None}
+        return max(whole, key=whole.__getitem__, default=None)
 
 
 def snapshot(code: Copy, target: Path) -> None:

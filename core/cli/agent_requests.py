@@ -257,7 +257,7 @@ class Requests:
             return said.PidList(pids=tuple(sorted(left)))
         survivors: set[int] = set()
         for node in self._nodes(run_dir):
-            if self._has_ended(run_dir, node):
+            if asked.is_forced or self._has_ended(run_dir, node):
                 survivors |= self._end(run_dir, node, asked.grace_s)
         return said.PidList(pids=tuple(sorted(survivors)))
 

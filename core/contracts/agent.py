@@ -232,10 +232,11 @@ class ContinueRun(Request, frozen=True, kw_only=True):
 
 
 class EndLeftovers(Request, frozen=True, kw_only=True):
-    """End every process of a run that has no supervisor any more."""
+    """End every process of a run that has no supervisor any more; with ``is_forced`` those of one that has, and it too."""
 
     run_id: str
     grace_s: float = 2.0
+    is_forced: bool = False
 
 
 class Processes(Request, frozen=True, kw_only=True):

@@ -142,9 +142,9 @@ class AgentHost:
         """Let a paused run go on."""
         self._agent.ask(ContinueRun(run_id=run_id), Done)
 
-    def end_leftovers(self, run_id: str) -> tuple[int, ...]:
-        """End what is left of a run without a supervisor; return what could not be ended."""
-        return self._agent.ask(EndLeftovers(run_id=run_id), PidList).pids
+    def end_leftovers(self, run_id: str, *, is_forced: bool = False) -> tuple[int, ...]:
+        """End what is left of a run without a supervisor, or with one too; return what could not be ended."""
+        return self._agent.ask(EndLeftovers(run_id=run_id, is_forced=is_forced), PidList).pids
 
     def processes(self, run_id: str) -> tuple[int, ...]:
         """Return the live processes of a run there."""

@@ -6,7 +6,6 @@ last start. Everything after the start is the supervisors' work. See ``core.flee
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -30,8 +29,6 @@ from core.fleet.worker_command import command_of
 from core.plugins.decode import read_spec
 from core.settings.home import Home
 
-_UNDO_LIMIT_S = 20.0
-_UNDO_POLL_S = 0.2
 Outcome = TypeVar("Outcome")
 
 
@@ -42,7 +39,6 @@ class _Member:
         self.agent = AgentHost(pool, record)
         self.name = record.name
         self.is_prepared = False
-        self.is_started = False
         self._sender: Sender | None = None
         if is_sent_to:
             self._sender = Sender(self.agent.link, command_of(record.runtime, RECEIVER_MODULE, [self.agent.work_dir]))
@@ -260,14 +256,15 @@ class DirectRuns:
 
         def ended(name: str) -> tuple[int, ...]:
             agent = known.get(name) or AgentHost(self._pool, self._pool.record(name))
-            return agent.end_leftovers(folder.run_id)
+            agent.end_leftovers(folder.run_id)
+            return _awaited_end(agent, folder.run_id)  # a supervisor may still be ending its part
 
         outcomes, failures = attempt_all(ended, list(dict.fromkeys([*names, *known])))
         for name, left in zip(dict.fromkeys([*names, *known]), outcomes, strict=True):
             if left:
                 raise EnvironmentProblem(
-                    f"On {name} these processes of the run could not be ended: {', '.join(map(str, left))}.",
-                    "End them there, then resume again.",
+                    f"On {name} these processes of the run have not ended: {', '.join(map(str, left))}.",
+                    "Wait until they have, or end them there; then resume again.",
                 )
         for name, error in failures:
             if name in known:
@@ -275,8 +272,19 @@ class DirectRuns:
 
 
 def _on(spec: RunSpec, names: tuple[str, ...]) -> RunSpec:
-    """Return the spec with these hosts in the place of its own."""
-    return msgspec.structs.replace(spec, launch=msgspec.structs.replace(spec.launch, hosts=names))
+    """Return the spec with these hosts in the place of its own; devices of hosts that left are not asked for."""
+    asked = spec.launch.devices.split()
+    kept = [word for word in asked if "=" not in word or word.partition("=")[0] in names]
+    launch = msgspec.structs.replace(spec.launch, hosts=names, devices=" ".join(kept) or "auto")
+    return msgspec.structs.replace(spec, launch=launch)
+
+
+def _awaited_end(agent: AgentHost, run_id: str) -> tuple[int, ...]:
+    """Wait a while for the run's processes on a host to end; return those that have not."""
+    deadline = time.monotonic() + _UNDO_LIMIT_S
+    while (left := agent.processes(run_id)) and time.monotonic() < deadline:
+        time.sleep(_UNDO_POLL_S)
+    return left
 
 
 class _Starting:
@@ -342,7 +350,6 @@ class _Starting:
 
     def _start(self, pair: tuple[_Member, NodePlacement]) -> None:
         member, placed = pair
-        member.is_started = True
         member.agent.start(self._run_id, placed.node, self._placement.attempt)
 
     def _undo(self, *, is_removed: bool) -> str:
@@ -351,12 +358,8 @@ class _Starting:
         def undone(pair: tuple[_Member, NodePlacement]) -> None:
             member, placed = pair
             agent = member.agent
-            if member.is_started:  # else the request would be there for the next start
-                agent.stop(self._run_id)
-            deadline = time.monotonic() + _UNDO_LIMIT_S
-            while agent.processes(self._run_id) and time.monotonic() < deadline:
-                time.sleep(_UNDO_POLL_S)
-            agent.end_leftovers(self._run_id)
+            # Not by a stop request: a supervisor that waits for nodes which never come would take its time.
+            agent.end_leftovers(self._run_id, is_forced=True)
             if is_removed and Path(placed.run_dir) != self._folder.path:
                 agent.remove(self._run_id)
 

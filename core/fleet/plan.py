@@ -187,7 +187,7 @@ def _meet(hosts: Sequence[PlannedHost], pool: ThreadPoolExecutor) -> tuple[Rende
     token = secrets.token_hex(16)
     rendezvous = Rendezvous(port=port, watch_port=watch_port, token=token)
     interfaces = head.interfaces()
-    candidates = _candidates(head.record, interfaces, [host.interfaces() for host in others])
+    candidates = address_candidates(head.record, interfaces, [host.interfaces() for host in others])
     head.listen(watch_port, token)
     try:
         address, reached = _agreed(head, others, candidates, (watch_port, token), pool)
@@ -229,7 +229,7 @@ def _agreed(
     )
 
 
-def _candidates(
+def address_candidates(
     head: HostRecord, interfaces: Sequence[tuple[str, str]], others: Sequence[Sequence[tuple[str, str]]]
 ) -> list[str]:
     """Return the head's addresses, the likeliest first: those close to all others' addresses, bridges last."""

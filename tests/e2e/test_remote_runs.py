@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from core.contracts.errors import EnvironmentProblem, InvalidSpec, PilothouseError, UserError
-from core.contracts.hosts import NoWatcher
+from core.contracts.hosts import NoWatcher, Progress
 from core.contracts.ids import RunId
 from core.contracts.runs import RunUpdate
 from core.contracts.states import RunState
@@ -258,3 +258,39 @@ def test_a_deleted_run_can_be_taken_back_and_a_purged_one_is_gone_everywhere(lab
         lab.workspace.purge([run_id])
     assert not lab.there("h1", run_id).exists()
     assert lab.workspace.binned() == ()
+
+
+def test_this_machine_may_be_one_of_the_hosts(lab: RemoteLab) -> None:
+    run_id = lab.launch("local", "h1", steps=STEPS, hold_at=5)
+    lab.at_step(run_id, 5)
+    lab.workspace.stop(run_id)
+    assert lab.workspace.wait(run_id).state is RunState.STOPPED
+    lab.workspace.resume(run_id)
+    summary = lab.workspace.wait(run_id)
+    assert (summary.state, summary.host, summary.attempt) == (RunState.SUCCEEDED, "local, h1", 2), summary
+    assert summary.final["toy/final"] == pytest.approx(value_after(STEPS))
+    assert [(node.node, node.state, node.alive_pids) for node in lab.workspace.nodes(run_id).nodes] == [
+        ("local", RunState.SUCCEEDED, ()),
+        ("h1", RunState.SUCCEEDED, ()),
+    ]
+    assert lab.is_same("h1", run_id, "h1")
+    assert {"cpu.load_1min", "h1:cpu.load_1min"} <= set(lab.workspace.detail(run_id).telemetry_keys)
+
+
+def test_a_node_that_cannot_start_ends_what_was_started_on_the_others(lab: RemoteLab) -> None:
+    """The supervisor's log on ``h2`` is a folder: found only when it is started, after ``h1`` was."""
+    folder = lab.hosts.home("h2") / ".pilothouse" / "runs"
+
+    class Spoiler(NoWatcher):
+        def report(self, progress: Progress) -> None:
+            if progress.stage == "Starting":
+                for run_dir in folder.iterdir():
+                    (run_dir / "supervisor.h2.log").mkdir()
+
+    spec = decode_spec({"kind": "test.toy", "steps": 100_000, "step_s": 0.1, "launch": {"hosts": ["h1", "h2"]}})
+    with pytest.raises(EnvironmentProblem, match="h2"):
+        lab.workspace.launch_spec(spec, watcher=Spoiler())
+    assert list(lab.workspace.home.runs_dir.iterdir()) == []
+    for host in ("h1", "h2"):
+        assert list((lab.hosts.home(host) / ".pilothouse" / "runs").iterdir()) == []
+        assert not [words for words in lab.hosts.jobs(host).values() if "supervise" in words or "worker" in words]

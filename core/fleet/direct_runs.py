@@ -6,6 +6,7 @@ last start. Everything after the start is the supervisors' work. See ``core.flee
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +30,8 @@ from core.fleet.worker_command import command_of
 from core.plugins.decode import read_spec
 from core.settings.home import Home
 
+_END_LIMIT_S = 20.0
+_END_POLL_S = 0.2
 Outcome = TypeVar("Outcome")
 
 
@@ -122,7 +125,7 @@ class DirectRuns:
         members = self._connect(names, watcher, is_sent_to=bool(fresh) or names[0] != before.head.host)
         try:
             self._end_earlier(folder, members, before)
-            spec = _on(spec, names)
+            spec = moved_to(spec, names)
             placement = plan(
                 spec,
                 run_id,
@@ -271,7 +274,7 @@ class DirectRuns:
                 raise error
 
 
-def _on(spec: RunSpec, names: tuple[str, ...]) -> RunSpec:
+def moved_to(spec: RunSpec, names: tuple[str, ...]) -> RunSpec:
     """Return the spec with these hosts in the place of its own; devices of hosts that left are not asked for."""
     asked = spec.launch.devices.split()
     kept = [word for word in asked if "=" not in word or word.partition("=")[0] in names]
@@ -281,9 +284,9 @@ def _on(spec: RunSpec, names: tuple[str, ...]) -> RunSpec:
 
 def _awaited_end(agent: AgentHost, run_id: str) -> tuple[int, ...]:
     """Wait a while for the run's processes on a host to end; return those that have not."""
-    deadline = time.monotonic() + _UNDO_LIMIT_S
+    deadline = time.monotonic() + _END_LIMIT_S
     while (left := agent.processes(run_id)) and time.monotonic() < deadline:
-        time.sleep(_UNDO_POLL_S)
+        time.sleep(_END_POLL_S)
     return left
 
 

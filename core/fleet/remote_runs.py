@@ -6,7 +6,9 @@ engine's own class; what they share is here. Everything blocks: never on the UI 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Generator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -145,15 +147,16 @@ class RemoteRuns:
             watcher: Sees the progress; may cancel.
 
         Raises:
-            UserError: It still goes on, or has succeeded.
+            UserError: It still goes on, has succeeded, or is being resumed by somebody else just now.
             EnvironmentProblem: As ``launch``; or its checkpoints are out of reach.
         """
         folder, engine = self._folder(run_id)
-        state = standing_of(folder.path).state
-        if state not in RESUMABLE_STATES:
-            shown = state.value if state is not None else "still going on"
-            raise UserError(f"The run {run_id} is {shown} and cannot be resumed.", "Clone it to run it again.")
-        return engine.resume(run_id, hosts, watcher or NoWatcher())
+        with _resuming(folder):
+            state = standing_of(folder.path).state
+            if state not in RESUMABLE_STATES:
+                shown = state.value if state is not None else "still going on"
+                raise UserError(f"The run {run_id} is {shown} and cannot be resumed.", "Clone it to run it again.")
+            return engine.resume(run_id, hosts, watcher or NoWatcher())
 
     def stop(self, run_id: str) -> None:
         """Ask a run to save and end; one that has ended has its leftovers ended.
@@ -202,3 +205,28 @@ class RemoteRuns:
         """
         folder = RunFolder(self._home, run_id, run_dir)
         return self._engines[folder.placement().engine].remove(folder)
+
+
+@contextlib.contextmanager
+def _resuming(folder: RunFolder) -> Generator[None]:
+    """Hold the right to resume a run: two at once would start two, each with half of the hosts.
+
+    Raises:
+        UserError: Another window, or a retry of its own accord, resumes it just now.
+    """
+    import fcntl
+
+    try:
+        folder.layout.control.mkdir(exist_ok=True)
+        descriptor = os.open(folder.layout.control / "resume.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise folder.cannot_write(error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise UserError(f"The run {folder.run_id} is being resumed already.", "Wait until it goes on.") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)

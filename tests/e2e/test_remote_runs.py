@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from core.contracts.runs import RunUpdate
 from core.contracts.states import RunState
 from core.plugins.decode import decode_spec
 from core.runlog.placements import read_placement
+from core.workspace.workspace import Workspace
 from tests.helpers.remote_lab import RemoteLab, opened_remote_lab
 from tests.helpers.waiting import wait_for
 
@@ -134,6 +136,23 @@ def test_a_stop_ends_all_nodes_and_a_resume_comes_to_the_same_value(lab: RemoteL
     assert lab.is_same("h1", run_id, "h1")
 
 
+def test_of_two_windows_that_resume_at_once_one_does(lab: RemoteLab) -> None:
+    run_id = lab.launch("h1", "h2", steps=STEPS, hold_at=5)
+    lab.at_step(run_id, 5)
+    lab.workspace.stop(run_id)
+    assert lab.workspace.wait(run_id).state is RunState.STOPPED
+    other = Workspace.open(lab.workspace.home.path)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            both = [pool.submit(window.retry, run_id) for window in (lab.workspace, other)]
+    finally:
+        other.close()
+    assert sorted(type(done.exception()) is UserError for done in both) == [False, True]
+    summary = lab.workspace.wait(run_id)
+    assert (summary.state, summary.attempt) == (RunState.SUCCEEDED, 2)
+    assert summary.final["toy/final"] == pytest.approx(value_after(STEPS))
+
+
 def test_pause_and_continue_reach_all_nodes(lab: RemoteLab) -> None:
     run_id = lab.launch("h1", "h2", steps=STEPS, hold_at=4)
     lab.at_step(run_id, 4)
@@ -150,8 +169,6 @@ def test_the_window_may_be_closed_and_finds_everything_later(lab: RemoteLab) -> 
     lab.workspace.fleet.close()
     exit_record = lab.there("h1", run_id) / "exit.h1.json"
     wait_for(exit_record.exists, "the run to end unwatched")
-    from core.workspace.workspace import Workspace
-
     again = Workspace.open(lab.workspace.home.path)
     summary = again.wait(run_id)
     assert summary.state is RunState.SUCCEEDED

@@ -7,6 +7,9 @@ import pytest
 from core.contracts.errors import UserError
 from core.contracts.hosts import HostGpu
 from core.fleet.device_choice import Wish, choose, named_hosts, wish_for
+from core.fleet.direct_runs import moved_to
+from core.fleet.plan import check_hosts_of
+from core.plugins.decode import decode_spec
 
 
 def gpus(*held: str) -> list[HostGpu]:
@@ -60,3 +63,12 @@ def test_more_than_there_are_is_refused() -> None:
         choose("h", "auto", gpus(""), 2, may_wait=False)
     with pytest.raises(UserError, match="no GPU 3"):
         choose("h", (3,), gpus(""), 1, may_wait=True)
+
+
+def test_on_other_hosts_the_devices_of_those_that_left_are_not_asked_for() -> None:
+    launch = {"hosts": ["a", "b"], "devices": "a=0,1 b=2"}
+    spec = decode_spec({"kind": "train.script", "script": "/proj/train.py", "launch": launch})
+    moved = moved_to(spec, ("b", "c"))
+    assert (moved.launch.hosts, moved.launch.devices) == (("b", "c"), "b=2")
+    check_hosts_of(moved)
+    assert moved_to(spec, ("c",)).launch.devices == "auto"

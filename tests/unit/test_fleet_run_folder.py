@@ -1,15 +1,18 @@
-"""The run directory here when a resume does not come about: the run stands as before, and can be resumed again."""
+"""The run directory here when a resume does not come about: the run stands as before; and one resumes at a time."""
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from core.contracts.agent import LinkRecord, NodeStanding
+from core.contracts.errors import UserError
 from core.contracts.placement import NodePlacement, Placement
 from core.contracts.states import RunState
+from core.fleet.fleet import Fleet
 from core.fleet.run_folder import RunFolder
 from core.fleet.standing import standing_of
 from core.jobs.records import ExitRecord, write_record
@@ -48,3 +51,17 @@ def test_what_a_host_concluded_comes_back_too(folder: RunFolder) -> None:
     folder.begin_attempt(msgspec.structs.replace(before, attempt=2))
     folder.take_back_attempt(before)
     assert standing_of(folder.path).state is RunState.LOST
+
+
+def test_a_run_that_is_being_resumed_is_not_resumed_by_a_second_one(folder: RunFolder, tmp_path: Path) -> None:
+    end = ExitRecord(state=RunState.FAILED, message="It broke.", attempt=1, started=1.0, ended=2.0)
+    write_record(folder.layout.exit_record("h1"), end)
+    runs = Fleet(Home(tmp_path / "home")).runs
+    with (folder.layout.control / "resume.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="being resumed already"):
+            runs.resume(folder.run_id)
+    folder.layout.spec.write_text('kind = "train.script"\nscript = "/proj/train.py"\n')
+    with pytest.raises(UserError, match="h1"):
+        runs.resume(folder.run_id)
+    assert folder.placement().attempt == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,7 @@ def runtime(folder: Path) -> RuntimeRecord:
 
 
 @contextmanager
-def opened_remote_lab(folder: Path, monkeypatch: pytest.MonkeyPatch, count: int = 2) -> Iterator[RemoteLab]:
+def opened_remote_lab(folder: Path, monkeypatch: pytest.MonkeyPatch, count: int = 2) -> Generator[RemoteLab]:
     """Yield a workspace with ``count`` hosts; skips where there can be none."""
     install_toy(folder / "plugin", monkeypatch)
     with opened_host_lab(count) as hosts:

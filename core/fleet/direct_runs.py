@@ -39,12 +39,18 @@ class _Member:
     """One host of a launch: its agent, and the program that takes copies in, started early to be ready in time."""
 
     def __init__(self, pool: HostPool, record: HostRecord, *, is_sent_to: bool) -> None:
+        self._pool = pool
         self.agent = AgentHost(pool, record)
         self.name = record.name
         self.is_prepared = False
         self._sender: Sender | None = None
         if is_sent_to:
             self._sender = Sender(self.agent.link, command_of(record.runtime, RECEIVER_MODULE, [self.agent.work_dir]))
+
+    def reconnected(self) -> AgentHost:
+        """Return its agent: another one where the first was lost."""
+        self.agent = AgentHost(self._pool, self.agent.record)
+        return self.agent
 
     def send(self, copies: Sequence[Copy], watcher: Watcher) -> None:
         """Make the copies on the host."""
@@ -322,7 +328,8 @@ class _Starting:
 
         Args:
             on_failure: Called after the hosts were brought back, when it fails.
-            is_removed: The run directories on the hosts are removed then, too.
+            is_removed: The run directories on the hosts are removed then, too. Where one could not be, the run stays
+                here: what may go on there can be seen and stopped.
         """
         try:
             self._watcher.report(Progress(stage="Preparing the hosts"))
@@ -337,7 +344,8 @@ class _Starting:
             do_all(self._start, self._pairs, _name)
         except (PilothouseError, OSError) as error:
             left = self._undo(is_removed=is_removed)
-            on_failure()
+            if not left or not is_removed:
+                on_failure()
             if left and isinstance(error, PilothouseError) and not isinstance(error, (InvalidSpec, Cancelled)):
                 raise type(error)(f"{error.message} {left}", error.hint) from error
             raise
@@ -360,16 +368,15 @@ class _Starting:
 
         def undone(pair: tuple[_Member, NodePlacement]) -> None:
             member, placed = pair
-            agent = member.agent
+            agent = member.reconnected()  # what ended the launch may have been a short cut
             # Not by a stop request: a supervisor that waits for nodes which never come would take its time.
             agent.end_leftovers(self._run_id, is_forced=True)
             if is_removed and Path(placed.run_dir) != self._folder.path:
                 agent.remove(self._run_id)
 
         _, failures = attempt_all(undone, [pair for pair in self._pairs if pair[0].is_prepared])
-        return " ".join(
-            f"What was begun on {pair[0].name} may still be there: {error.message}" for pair, error in failures
-        )
+        where = ", ".join(pair[0].name for pair, _ in failures)
+        return f"The run {self._run_id} may still be there on {where}: stop it when that answers." if where else ""
 
 
 def _name(pair: tuple[_Member, NodePlacement]) -> str:

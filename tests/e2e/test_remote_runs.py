@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -311,3 +311,40 @@ def test_a_node_that_cannot_start_ends_what_was_started_on_the_others(lab: Remot
     for host in ("h1", "h2"):
         assert list((lab.hosts.home(host) / ".pilothouse" / "runs").iterdir()) == []
         assert not [words for words in lab.hosts.jobs(host).values() if "supervise" in words or "worker" in words]
+
+
+class AtStart(NoWatcher):
+    """Does something just before the nodes are started."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act = act
+
+    def report(self, progress: Progress) -> None:
+        if progress.stage == "Starting":
+            self._act()
+
+
+def kill_agents(lab: RemoteLab, host: str) -> None:
+    for pid in [pid for pid, words in lab.hosts.jobs(host).items() if "core.cli.agent" in words]:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_connection_lost_at_the_start_is_made_again_to_undo_the_launch(lab: RemoteLab) -> None:
+    spec = decode_spec({"kind": "test.toy", "endless": True, "launch": {"hosts": ["h1", "h2"]}})
+    with pytest.raises(EnvironmentProblem, match="h2") as caught:
+        lab.workspace.launch_spec(spec, watcher=AtStart(lambda: kill_agents(lab, "h2")))
+    assert "may still be there" not in caught.value.message
+    assert list(lab.workspace.home.runs_dir.iterdir()) == []
+    for host in ("h1", "h2"):
+        assert list((lab.hosts.home(host) / ".pilothouse" / "runs").iterdir()) == []
+
+
+def test_what_cannot_be_undone_stays_in_sight_and_can_be_ended_later(lab: RemoteLab) -> None:
+    spec = decode_spec({"kind": "test.toy", "endless": True, "launch": {"hosts": ["h1"]}})
+    with pytest.raises(EnvironmentProblem, match="may still be there on h1"):
+        lab.workspace.launch_spec(spec, watcher=AtStart(lambda: lab.hosts.crash("h1")))
+    run_id = RunId(next(lab.workspace.home.runs_dir.iterdir()).name)
+    assert not lab.updated(run_id).state.is_terminal
+    lab.hosts.start("h1")
+    lab.workspace.stop(run_id)
+    assert (lab.there("h1", run_id) / "control" / "stop").exists()

@@ -220,6 +220,11 @@ class Head(Peers):
         expected = [node for node in missing if node.part is None and (node.was_heard or not is_late)]
         if not expected and there >= min(self._my.placement.min_nodes, len(self._my.placement.nodes)):
             self._go = self._round
+        elif missing and all(node.part is not None for node in missing) and not self.stop_reason:
+            # Its supervisor has left, and another start of the run is what brings it back.
+            names = ", ".join(name_of(node.placed) for node in missing)
+            self.stop_reason = f"The run cannot go on without {names}, where its part has ended."
+            self.is_stop_wanted = True
 
     def _holds_devices(self, node: str) -> bool:
         phases = (Phase.READY, Phase.RUNNING)
@@ -284,8 +289,9 @@ class Head(Peers):
         if not waits_for or self._ended_at is None:
             return not waits_for
         waited_s = now - self._ended_at
-        if self._ended_well and not self.stop_reason and waited_s > _FINISH_LIMIT_S:
-            self._order_to_stop, self._ended_well, self._ended_at = "The head has ended.", False, now
+        if self._ended_well and (self.stop_reason or self._order_to_stop or waited_s > _FINISH_LIMIT_S):
+            self._order_to_stop = self._order_to_stop or self.stop_reason or "The head has ended."
+            self._ended_well, self._ended_at = False, now
         elif not self._ended_well and waited_s > self._my.ending_s + self._my.peer_limit_s + ENDING_LIMIT_S:
             for node in waits_for:
                 self._lose(node, f"The {name_of(node.placed)} did not end its part in time.", 0.0)

@@ -261,6 +261,36 @@ def test_a_pause_is_over_once_all_have_ended_for_it(star: Star) -> None:
     star.until(lambda: all(peers.may_start() for peers in star.peers.values()))
 
 
+def test_a_run_goes_on_after_a_pause_only_with_all_that_were_in_it(star: Star) -> None:
+    star.running("a", "b", "c")
+    star.peers["b"].end(Part(node="b", state=RunState.SUCCEEDED))
+    star.head.wants_pause = True
+    for node in "ac":
+        star.peers[node].enter(Phase.PAUSED, 1)
+    star.until(star.head.are_paused)
+    star.head.wants_pause = False
+    for node in "ac":
+        star.peers[node].enter(Phase.READY, 2)
+    star.until(lambda: bool(star.head.stop_reason))
+    assert star.head.stop_reason == "The run cannot go on without host host-b, where its part has ended."
+    assert star.head.is_stop_wanted
+    assert not star.head.may_start()
+    star.until(lambda: bool(star.peers["c"].stop_reason), "a", "c")
+
+
+def test_a_head_that_ended_well_waits_only_so_long_for_others_that_are_told_to_stop(star: Star) -> None:
+    star.running("a", "b", "c")
+    star.head.end(Part(node="a", state=RunState.SUCCEEDED))
+    star.peers["b"].end(FAILED)
+    star.until(lambda: bool(star.peers["c"].stop_reason))
+    assert not star.head.is_done(time.monotonic() + star.passed_s)
+    star.pass_time(LIMIT_S + 5 + 20 + 1)
+    assert not star.head.is_done(time.monotonic() + star.passed_s)  # those that did not end become lost
+    assert star.head.is_done(time.monotonic() + star.passed_s)
+    star.tick("a")
+    assert {one.node: one.state for one in star.head.parts} == {"b": RunState.FAILED, "c": RunState.LOST}
+
+
 def _say(star: Star, *lines: bytes) -> socket.socket:
     assert star.placement.rendezvous is not None
     stranger = socket.create_connection(("127.0.0.1", star.placement.rendezvous.watch_port))

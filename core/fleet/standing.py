@@ -54,7 +54,8 @@ def _without_head(head: Part, others: Sequence[Part]) -> Standing:
         state = head.state if head.state is RunState.STOPPING and head.is_concluded else None
         return Standing(state=state, message=head.message if state else "", silent_since=head.silent_since)
     silent_since = head.link.last_contact
-    if others and all(part.has_ended for part in others):
+    has_ended_well = all(part.state is RunState.SUCCEEDED for part in others)  # then the head has most likely, too
+    if others and not has_ended_well and all(part.has_ended for part in others):
         reason = next((part.message for part in others if part.message), "")
         said = f" {others[0].placed.host or 'This machine'} says: {reason}" if reason else ""
         return Standing(

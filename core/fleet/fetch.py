@@ -11,7 +11,7 @@ from core.contracts.placement import NodePlacement
 from core.fleet.pool import HostPool
 from core.jobs.checkpoints import MANIFEST, hash_path
 from core.runlog.layout import ARTIFACTS, CHECKPOINTS
-from core.runlog.placements import read_placement
+from core.runlog.placements import HERE, read_placement
 
 _LIST_LIMIT_S = 3600.0
 
@@ -34,6 +34,8 @@ def fetch(pool: HostPool, run_dir: Path, what: str, watcher: Watcher) -> int:
     if placement is None:
         raise UserError("This run is on this machine: its files are here.")
     head = placement.head
+    if head.host in HERE and Path(head.run_dir) == run_dir:
+        return 0  # written right here: other machines have only further nodes of the run
     watcher.report(Progress(stage=f"Looking at {head.host}"))
     what = what.rstrip("/")
     wanted = _listed(pool, head, run_dir, what, hashed=False)

@@ -11,6 +11,7 @@ from core.contracts.errors import EnvironmentProblem
 from core.contracts.hosts import HostRecord, NobodyToAsk, NoWatcher
 from core.contracts.placement import NodePlacement, Placement
 from core.fleet.checkpoint_move import newest_checkpoint
+from core.fleet.fetch import fetch
 from core.fleet.pool import HostPool
 from core.fleet.run_folder import RunFolder
 from core.jobs.checkpoints import hash_path
@@ -85,3 +86,9 @@ def test_without_checkpoints_or_with_the_same_head_nothing_moves(pool: HostPool,
     assert moved(pool, folder) is None
     checkpoint(folder, 1, "step-1.pt", is_file=True)
     assert newest_checkpoint(pool, folder, "local", NoWatcher()) is None
+
+
+def test_of_a_run_whose_head_is_this_machine_everything_is_here(folder: RunFolder, pool: HostPool) -> None:
+    nodes = (NodePlacement(node="local", run_dir=str(folder.path)), NodePlacement(node="h1", host="h1"))
+    write_record(folder.layout.placement, Placement(nodes=nodes))
+    assert fetch(pool, folder.path, "checkpoints", NoWatcher()) == 0

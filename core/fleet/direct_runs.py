@@ -23,6 +23,7 @@ from core.fleet.checkpoint_move import newest_checkpoint
 from core.fleet.copying import RECEIVER_MODULE, Copy, Sender, copies_of
 from core.fleet.manifest import HashMemory, survey
 from core.fleet.on_hosts import attempt_all, do_all, joined
+from core.fleet.parts import parts_of
 from core.fleet.plan import check_hosts_of, plan, plan_text
 from core.fleet.pool import HostPool
 from core.fleet.run_folder import CODE, RunFolder, from_snapshot
@@ -208,14 +209,15 @@ class DirectRuns:
         return found, failures
 
     def stop(self, folder: RunFolder) -> None:
-        """Ask all hosts; one that hears it is enough, for the supervisors tell each other."""
+        """Ask all hosts; one that hears it and goes on is enough, for the supervisors tell each other."""
 
         def stopped(host: AgentHost) -> bool:
             host.stop(folder.run_id)
             return True
 
         heard, failures = self._on_each(folder, stopped)
-        if not heard:
+        parts = parts_of(folder.path, folder.placement())
+        if failures and heard.keys() <= {part.placed.host or LOCAL_NODE for part in parts if part.has_ended}:
             raise joined(failures)
 
     def pause(self, folder: RunFolder) -> None:

@@ -210,6 +210,18 @@ def test_a_head_that_crashes_makes_the_run_lost_not_failed_and_it_resumes_once_t
     assert summary.final["toy/final"] == pytest.approx(value_after(STEPS))
 
 
+def test_a_stop_that_only_an_ended_part_heard_is_no_stop(lab: RemoteLab) -> None:
+    run_id = lab.launch("h1", "h2", "h3", steps=STEPS, hold_at=5, launch={"peer_limit_s": 5.0})
+    lab.at_step(run_id, 5)
+    for host in ("h1", "h3"):
+        lab.hosts.crash(host)
+    exit_record = lab.run_dir(run_id) / "exit.h2.json"
+    wait_for(exit_record.exists, "the part on h2 to end", 60)
+    assert not lab.updated(run_id).state.is_terminal, "what h1 and h3 do is not known"
+    with pytest.raises(EnvironmentProblem, match="h1"):
+        lab.workspace.stop(run_id)
+
+
 def test_another_head_is_brought_the_checkpoint_and_names_keep_their_meaning(lab: RemoteLab) -> None:
     run_id = lab.launch("h1", "h2", steps=STEPS, hold_at=5)
     lab.at_step(run_id, 5)

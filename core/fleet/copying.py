@@ -6,6 +6,7 @@ leaves contents that the next one goes on with, and never a target that is half 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ CODE_LIMIT_BYTES = 1 << 30
 RECEIVER_MODULE = "core.cli.receive"
 _CHUNK_BYTES = 256 << 10
 _ANSWER_LIMIT_S = 300.0
+_SLOWEST_BYTES_PER_S = 20e6
+"""At which the other end hashes and links what it has, before it answers."""
+_POLL_S = 0.5
 _CHATTER_LIMIT_BYTES = 1 << 20
 _decode_answer = msgspec.json.Decoder(Wanted | Done).decode
 
@@ -227,13 +231,18 @@ class _Sending:
             raise self._ended() from error
 
     def _read(self) -> bytes:
-        try:
-            data = self._process.read(1 << 16, _ANSWER_LIMIT_S)
-        except TimeoutError:
-            data = b""
-        if not data:
-            raise self._ended()
-        return data
+        deadline = time.monotonic() + _ANSWER_LIMIT_S + self._total_bytes / _SLOWEST_BYTES_PER_S
+        while time.monotonic() < deadline:
+            if self._watcher.is_cancelled():
+                raise Cancelled
+            try:
+                data = self._process.read(1 << 16, _POLL_S)
+            except TimeoutError:
+                continue
+            if data:
+                return data
+            break
+        raise self._ended()
 
     def _ended(self) -> EnvironmentProblem:
         return EnvironmentProblem(

@@ -15,6 +15,7 @@ from core.contracts.errors import Cancelled, EnvironmentProblem, UserError
 from core.contracts.hosts import NoWatcher, Progress
 from core.fleet.copying import RECEIVER_MODULE, Copy, Sender
 from core.fleet.manifest import CopiedFile, HashMemory, Manifest, survey
+from core.fleet.receiving import MARK
 from core.ssh.local import LocalLink
 
 EXCLUDE = (".git", "__pycache__", "*.pyc", "data/raw")
@@ -224,3 +225,20 @@ def test_hashes_of_large_files_are_remembered_until_they_change(tmp_path: Path) 
     assert survey(file, (), HashMemory(path)).files[0].sha256 not in (first.files[0].sha256, "f" * 64)
     path.write_bytes(b"damaged")
     assert msgspec.json.encode(survey(file, (), HashMemory(path)))
+
+
+def test_a_copy_is_cancelled_also_while_the_host_says_nothing(code: Path) -> None:
+    class Impatient(NoWatcher):
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def is_cancelled(self) -> bool:
+            self.asked += 1
+            return self.asked > 2
+
+    silent = Sender(LocalLink(), ["/bin/sh", "-c", 'printf "\\n%s\\n" "$0"; exec cat >/dev/null', MARK.decode()])
+    try:
+        with pytest.raises(Cancelled):
+            silent.send([copy_of(code)], Impatient())
+    finally:
+        silent.close()

@@ -236,7 +236,9 @@ def test_a_copy_is_cancelled_also_while_the_host_says_nothing(code: Path) -> Non
             self.asked += 1
             return self.asked > 2
 
-    silent = Sender(LocalLink(), ["/bin/sh", "-c", 'printf "\\n%s\\n" "$0"; while read -r line; do :; done', MARK.decode()])
+    silent = Sender(
+        LocalLink(), ["/bin/sh", "-c", 'printf "\\n%s\\n" "$0"; while read -r line; do :; done', MARK.decode()]
+    )
     try:
         with pytest.raises(Cancelled):
             silent.send([copy_of(code)], Impatient())

@@ -74,7 +74,9 @@ def put_beside(
     bare = msgspec.structs.replace(choice, kind="interpreter", python=_absolute(choice.python, facts), worker_dir="")
     found = _ask(link, bare)
     lacking = tuple(name for name in REQUIRED if import_name(name) in found.missing)
-    digest = hashlib.sha256(repr((bare.python, bare.wrapper, found.version, lacking)).encode()).hexdigest()[:8]
+    # The home may be shared by several hosts: each has a folder of its own, to be cleared away when that one renews it.
+    told = (facts.hostname, bare.python, bare.wrapper, found.version, lacking)
+    digest = hashlib.sha256(repr(told).encode()).hexdigest()[:8]
     folder = f"{facts.work_dir}/runtimes/{worker_version()}-beside-{digest}"
     if link.stat(folder) is None:
         _send(link, bare, _Bundle(found, lacking, cache), folder, watcher)

@@ -25,12 +25,13 @@ COMPLETE = "pilothouse-complete"
 _DOWNLOADED_PYTHON = "3.12"
 _NEEDED_BYTES = 600 << 20
 _NEEDED_TORCH_BYTES = 9 << 30
-_STALE_MINUTES = 30
-
-# Half-made folders that a crash left. Their age protects those that another window is filling.
+_STALE_MINUTES = 360
+# Half-made folders that a crash left. Their age protects those that another window is filling. What was put beside an
+# interpreter is renamed once it is whole, and needs no mark.
 _SWEEP = (
-    'for dir in "$1"/runtimes/* "$1"/runtimes/.wheels-*; do [ -d "$dir" ] && [ ! -e "$dir/$2" ] && '
-    '[ -n "$(find "$dir" -maxdepth 0 -mmin +"$3")" ] && rm -rf -- "$dir"; done; :'
+    'for dir in "$1"/runtimes/* "$1"/runtimes/.wheels-*; do case "$dir" in *-beside-????????) continue ;; esac; '
+    '[ -d "$dir" ] && [ ! -e "$dir/$2" ] && [ -n "$(find "$dir" -maxdepth 0 -mmin +"$3")" ] && rm -rf -- "$dir"; '
+    "done; :"
 )
 
 

@@ -28,15 +28,27 @@ from core.settings.home import default_home
 SELF_TEST_LIMIT_S = 300.0
 _PRELUDE_LIMIT_S = 60.0
 _REPLACED = "pilothouse-replaced"
-"""File in the folder of an environment that another one has taken the place of; it goes when no process uses it."""
-
+"""File in the folder of an environment that another one has taken the place of, with the name of the host that it was of;
+it goes when nothing uses it."""
 # The folder comes on the input, not as an argument: else this very shell would be found to use it. An agent does not
-# count: it is ours, and is started again from wherever the record says.
+# count: it is ours, and is started again from wherever the record says. Where the home is shared, runs on other machines
+# show by their beat, and Slurm's jobs by their script, from the moment they wait.
 _USERS = r"""
 IFS= read -r dir
+IFS= read -r work
+IFS= read -r name
 for found in $(printf '%s\n' "$dir" | grep -lsF -f - /proc/[0-9]*/cmdline /proc/[0-9]*/environ); do
   grep -qsF core.cli.agent "${found%/*}/cmdline" || printf '%s\n' "$found"
 done
+find "$work/runs" -mindepth 2 -maxdepth 2 -name 'supervisor.*.json' -mmin -2 2>/dev/null | while IFS= read -r found; do
+  run=${found%/*}
+  [ -e "$run/exit.${found##*/supervisor.}" ] || grep -lsF -e "$name" "$run/placement.json" "$run/job.sh"
+done
+command -v squeue >/dev/null 2>&1 || exit 0
+timeout 10 squeue --noheader --user="$(id -un)" --format=%o 2>/dev/null | while IFS= read -r found; do
+  case "$found" in "$work"/runs/*) grep -lsF -e "$name" "$found" ;; esac
+done
+:
 """
 
 
@@ -108,21 +120,32 @@ def folder_of(record: HostRecord, facts: HostFacts) -> str:
 
 
 def _is_in_use(link: Link, folder: str) -> bool:
-    done = link.run(["/bin/sh", "-c", _USERS], stdin=f"{folder}\n".encode(), timeout_s=30.0)
+    """Tell whether a run uses an environment, or any one where ``folder`` is that of all of them."""
+    work_dir, runtimes, name = folder.rpartition("/runtimes")
+    lines = (folder, work_dir, f"{runtimes}{name}")
+    done = link.run(["/bin/sh", "-c", _USERS], stdin="".join(f"{line}\n" for line in lines).encode(), timeout_s=30.0)
     return bool(done.stdout.strip())
 
 
 def _retire(link: Link, record: HostRecord, facts: HostFacts, *, keep: str) -> None:
-    """Remove the folder that a record had until now, and earlier ones, unless a process of a run still lives in them."""
+    """Remove the folder that a record had until now, and earlier ones, unless a run still lives in them."""
     old = folder_of(record, facts)
     if old and old != keep and link.stat(old) is not None:
-        link.write(f"{old}/{_REPLACED}", b"")
+        link.write(f"{old}/{_REPLACED}", facts.hostname.encode())
+    link.remove(f"{keep}/{_REPLACED}")  # it may have been in use before
     root = f"{facts.work_dir}/runtimes"
     for entry in link.listdir(root):
         folder = f"{root}/{entry.name}"
-        is_old = entry.is_dir and folder != keep and link.stat(f"{folder}/{_REPLACED}") is not None
-        if is_old and not _is_in_use(link, folder):
+        if entry.is_dir and folder != keep and _was_of(link, folder, facts.hostname) and not _is_in_use(link, folder):
             link.remove(folder)
+
+
+def _was_of(link: Link, folder: str, hostname: str) -> bool:
+    """Tell whether an environment was replaced on this host: what others on the same disk had is theirs to clear."""
+    try:
+        return link.read(f"{folder}/{_REPLACED}").decode(errors="replace") == hostname
+    except FileNotFoundError:
+        return False
 
 
 def repair(pool: Links, record: HostRecord, watcher: Watcher, wheels_from_here: bool | None = None) -> HostRecord:

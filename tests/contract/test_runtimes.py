@@ -5,6 +5,7 @@ The packages come from an index on disk (``tests.helpers.wheelhouse``), so no ne
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -183,6 +184,60 @@ def test_an_upgrade_leaves_a_run_its_environment_and_clears_it_away_later(host: 
         run.wait()
     third = host.install(MANAGED)
     assert host.folders() == [Path(third.python).parents[1].name]
+
+
+def test_an_interpreters_folder_outlives_the_making_of_an_environment_and_a_way_back(cut_off: Host) -> None:
+    python = RuntimeRecord(kind="interpreter", python=str(base_python()))
+    beside = Path(cut_off.install(python).worker_dir)
+    os.utime(beside, (0, 0))
+    run = subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(beside)},
+    )
+    try:
+        cut_off.install(MANAGED)
+        assert beside.name in cut_off.folders(), "it is old, but a run uses it"
+        assert cut_off.install(python).worker_dir == str(beside)
+    finally:
+        run.communicate(b"", timeout=30)
+    cut_off.install(python)
+    assert cut_off.folders() == [beside.name]
+    assert not (beside / "pilothouse-replaced").exists()
+
+
+def test_runs_on_other_machines_and_waiting_jobs_keep_their_environment(tmp_path: Path, index: str) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    plain = tmp_path / "home"
+    run = plain / "runs" / "20261124-digits-1a2b3c"
+    run.mkdir(parents=True)
+    squeue = tools / "squeue"
+    with opened_ssh_server(
+        tmp_path / "login", more=f'SetEnv "UV_DEFAULT_INDEX={index}" "PATH={tools}:{os.environ["PATH"]}"'
+    ) as server:
+        host = Host(server, tmp_path)
+        host.work_dir = plain
+        host.record = msgspec.structs.replace(host.record, work_dir=str(plain))
+        try:
+            old = Path(host.install(MANAGED).python).parents[1].name
+            (run / "placement.json").write_text(f'{{"nodes": [{{"python": "{host.record.runtime.python}"}}]}}')
+            (run / "supervisor.a.json").write_text("{}")
+            host.install(MANAGED)
+            assert old in host.folders(), "a run of another machine beats"
+            (run / "exit.a.json").write_text("{}")
+            (run / "job.sh").write_text(f"srun '{plain}/runtimes/{old}/bin/python' -P\n")
+            squeue.write_text(f"#!/bin/sh\necho '{run}/job.sh'\n")
+            squeue.chmod(0o755)
+            host.install(MANAGED)
+            assert old in host.folders(), "a job waits"
+            with pytest.raises(EnvironmentProblem, match="still uses"):
+                remove(host.pool, host.record, Watching())
+            squeue.write_text("#!/bin/sh\n")
+            host.install(MANAGED)
+            assert len(host.folders()) == 1
+        finally:
+            host.pool.close()
 
 
 def test_removing_takes_everything_of_ours_and_leaves_the_runs(host: Host) -> None:

@@ -215,8 +215,8 @@ class DirectRuns:
             host.stop(folder.run_id)
             return True
 
-        heard, failures = self._on_each(folder, stopped)
         parts = parts_of(folder.path, folder.placement())
+        heard, failures = self._on_each(folder, stopped)
         if failures and heard.keys() <= {part.placed.host or LOCAL_NODE for part in parts if part.has_ended}:
             raise joined(failures)
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from core.contracts.errors import PilothouseError
 from core.contracts.ids import RunId
 from core.contracts.runs import RunUpdate
+from core.contracts.states import RunState
 from core.fleet.following import Following
 from core.history.history import History
 from core.workspace.retries import Retries
@@ -64,7 +65,10 @@ class Follower:
         """Hand out every point of this run from now on. Load what is stored after this call, not before.
 
         Reads the index: not for the UI thread. A point may then come both stored and live; it is the same point, known by its step.
+        A lost run is asked for again: its host may answer by now, and know better.
         """
+        if self._history.summary(run_id).state is RunState.LOST:
+            self._following.follow(run_id)
         offsets = self._history.offsets(run_id)
         with self._watching:
             self._cursors = {**self._cursors, run_id: offsets}

@@ -210,6 +210,25 @@ def test_a_head_that_crashes_makes_the_run_lost_not_failed_and_it_resumes_once_t
     assert summary.final["toy/final"] == pytest.approx(value_after(STEPS))
 
 
+def test_a_lost_run_that_is_looked_at_again_is_as_its_head_says_once_that_answers(lab: RemoteLab) -> None:
+    run_id = lab.launch("h1", "h2", steps=STEPS, hold_at=5)
+    lab.at_step(run_id, 5)
+    lab.hosts.partition("h1", "launcher")
+    wait_for(lambda: lab.updated(run_id).silent_since is not None, "the silence to be noted", 60)
+    lab.workspace.stop(run_id)
+    assert lab.workspace.wait(run_id).state is RunState.LOST
+    lab.workspace.fleet.close()
+    lab.hosts.heal("h1", "launcher")
+    again = Workspace.open(lab.workspace.home.path)
+    follower = again.follow(lambda update: None)
+    try:
+        follower.watch(run_id)
+        wait_for(lambda: again.summary(run_id).state is RunState.STOPPED, "the head's own word", 60)
+    finally:
+        follower.close()
+        again.close()
+
+
 def test_a_stop_that_only_an_ended_part_heard_is_no_stop(lab: RemoteLab) -> None:
     run_id = lab.launch("h1", "h2", "h3", steps=STEPS, hold_at=5, launch={"peer_limit_s": 5.0})
     lab.at_step(run_id, 5)

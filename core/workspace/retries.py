@@ -11,12 +11,14 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
-from core.contracts.errors import EnvironmentProblem, PilothouseError
+from core.contracts.errors import Cancelled, EnvironmentProblem, PilothouseError
+from core.contracts.hosts import NoWatcher, Watcher
 from core.contracts.ids import RunId
 from core.contracts.runs import RunSummary
 from core.contracts.states import RunState
@@ -33,7 +35,23 @@ PAUSE_S = 30.0
 MOST_TRIES = 20
 _log = logging.getLogger("pilothouse.retries")
 
-Resume = Callable[[RunId, tuple[str, ...] | None], None]
+
+class Resume(Protocol):
+    """Resumes a run, on other hosts where they are given; the watcher may cancel it."""
+
+    def __call__(self, run_id: RunId, hosts: tuple[str, ...] | None, /, *, watcher: Watcher) -> None:
+        """Do it, or raise."""
+        ...
+
+
+class _UntilClosed(NoWatcher):
+    """Cancels what was begun when nothing is to be begun any more: whoever closes the window waits for it."""
+
+    def __init__(self, closing: threading.Event) -> None:
+        self._closing = closing
+
+    def is_cancelled(self) -> bool:
+        return self._closing.is_set()
 
 
 class RetryRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +98,7 @@ class Retries:
         thread.start()
 
     def close(self) -> None:
-        """Begin nothing any more; returns when what was begun is done."""
+        """Begin nothing any more; returns when what was begun is done or undone."""
         self._closing.set()
         for thread in self._threads.values():
             thread.join()
@@ -109,7 +127,9 @@ class Retries:
             if state not in (RunState.FAILED, RunState.LOST):
                 return
             try:
-                self._resume(run_id, self._hosts_left(run_dir))
+                self._resume(run_id, self._hosts_left(run_dir), watcher=_UntilClosed(self._closing))
+            except Cancelled:
+                return
             except EnvironmentProblem as problem:
                 _log.warning("The run %s cannot be resumed yet: %s", run_id, problem)
                 continue

@@ -19,6 +19,8 @@ from core.ssh.problems import Unreachable
 
 MAX_CHANNELS = 8
 """sshd allows 10 (MaxSessions); some are left for what the user does by hand over a shared connection."""
+STUCK_S = 900.0
+"""A program that takes in nothing for so long hangs; a frozen host acknowledges what it is sent for ever."""
 _CHUNK = 1 << 16
 _OPEN_TIMEOUT_S = 20.0
 _LINGER_S = 0.5
@@ -235,16 +237,20 @@ class SshProcess:
     def write(self, data: bytes) -> None:
         """Hand all of ``data`` to its input; EnvironmentProblem when the link is lost or it reads no more."""
         left = memoryview(data)
+        took_last = time.monotonic()
         while left:
             try:
                 sent = self._channel.send(left[:_CHUNK])
-            except TimeoutError:
-                continue  # the reader's time limit: the two share it
+            except TimeoutError as error:  # the reader's time limit: the two share it
+                if time.monotonic() - took_last > STUCK_S:
+                    raise self._channels.silent() from error
+                continue
             except (OSError, EOFError) as error:
                 raise self._ended() from error
             if sent == 0:
                 raise self._ended()
             left = left[sent:]
+            took_last = time.monotonic()
 
     def read(self, limit: int, timeout_s: float | None = None) -> bytes:
         """Return what it printed; empty at its end or when the link is lost. TimeoutError when nothing came."""

@@ -16,6 +16,7 @@ from core.contracts.errors import Cancelled, EnvironmentProblem, UserError
 from core.contracts.hosts import NobodyToAsk
 from core.contracts.links import Link
 from core.security.secrets import FileSecrets
+from core.ssh import channels
 from core.ssh.connection import connect
 from core.ssh.local import LocalLink
 from tests.helpers.ssh_server import SshServer, opened_ssh_server
@@ -391,3 +392,20 @@ def test_a_copy_is_verified_by_its_hash(link: Link, there: str, tmp_path: Path) 
     link.put(str(tmp_path / "source"), f"{there}/copy")
     told = link.run(["sha256sum", f"{there}/copy"]).stdout.decode().lstrip("\\").split()[0]
     assert told == hashlib.sha256(data).hexdigest()
+
+
+def test_a_program_that_takes_nothing_in_is_not_written_to_for_ever(
+    server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "STUCK_S", 0.3)
+    secrets = FileSecrets(tmp_path / "secrets.json")
+    link = connect(server.record(), asker=NobodyToAsk(), secrets=secrets, known_hosts=server.known_hosts)
+    program = link.start(["sleep", "60"])
+    try:
+        with pytest.raises(TimeoutError):
+            program.read(1, timeout_s=0.1)
+        with pytest.raises(EnvironmentProblem, match="does not answer"):
+            program.write(bytes(32 << 20))
+    finally:
+        program.close()
+        link.close()

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         spec = read_spec(RunLayout(run_dir).spec)
         allocation = own_allocation(os.environ)
         if allocation.index:
-            placement = await_placement(run_dir, allocation.job_id, attempt)
+            placement = await_placement(run_dir, allocation)
         else:
             placement = begin(run_dir, spec, allocation, attempt)
         named = with_host_names(placement, allocation.hosts)

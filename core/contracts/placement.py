@@ -78,6 +78,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
         min_nodes: Fewest nodes to go on with; equal to their number when the run is not elastic.
         max_restarts: How often torchrun restarts all ranks after one failed.
         job_id: The cluster's own id of the job (Slurm), or the object's name (Kubernetes).
+        restarts: How often Slurm had put the job back into the queue when this was written.
     """
 
     nodes: tuple[NodePlacement, ...]
@@ -88,6 +89,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     min_nodes: int = 1
     max_restarts: int = 0
     job_id: str = ""
+    restarts: int = 0
 
     @property
     def head(self) -> NodePlacement:

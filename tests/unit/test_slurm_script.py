@@ -9,11 +9,15 @@ import msgspec
 import pytest
 
 from core.contracts.clusters import SlurmSpec
-from core.contracts.errors import InvalidSpec, UserError
+from core.contracts.errors import EnvironmentProblem, InvalidSpec, UserError
 from core.contracts.hosts import RuntimeRecord
+from core.contracts.placement import NodePlacement, Placement, Rendezvous
 from core.contracts.specs import LaunchSpec, RunSpec
+from core.fleet.slurm.allocation import Allocation
+from core.fleet.slurm.attempts import await_placement
 from core.fleet.slurm.script import JobPart, array_script, job_script, overriding_variables
 from core.fleet.slurm.values import file_pattern, job_name, slurm_problems
+from core.jobs.records import write_record
 
 RUNTIME = RuntimeRecord(kind="interpreter", python="/opt/py thon/bin/python")
 PART = JobPart(run_id="run-1", run_dir="/shared/runs/run-1", attempt=3)
@@ -162,3 +166,17 @@ def test_a_logins_defaults_do_not_override_what_is_asked() -> None:
     names = overriding_variables(SlurmSpec(partition="gpu"))
     assert "SBATCH_PARTITION" in names
     assert "SBATCH_ACCOUNT" not in names, "a default stays where nothing is asked"
+
+
+def test_a_node_waits_for_the_placement_of_this_very_start_of_its_job(tmp_path: Path) -> None:
+    # A run that was paused had more attempts than starts, so the number of an earlier start's attempt may be higher.
+    start = Allocation(job_id="7", index=1, hosts=("n1", "n2"), restarts=2)
+    node = NodePlacement(node="node0")
+    meeting = Rendezvous(port=1, watch_port=2, token="t")
+    earlier = Placement(nodes=(node,), engine="slurm", attempt=5, rendezvous=meeting, job_id="7", restarts=1)
+    write_record(tmp_path / "placement.json", earlier)
+    with pytest.raises(EnvironmentProblem, match="did not begin"):
+        await_placement(tmp_path, start, limit_s=0.3)
+    current = msgspec.structs.replace(earlier, attempt=6, restarts=2)
+    write_record(tmp_path / "placement.json", current)
+    assert await_placement(tmp_path, start, limit_s=5.0) == current

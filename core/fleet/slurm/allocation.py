@@ -96,6 +96,7 @@ def placement_of(allocation: Allocation, template: Placement, attempt: int) -> P
         rendezvous=Rendezvous(port=port, watch_port=watch_port, token=secrets.token_hex(16)),
         min_nodes=min(template.min_nodes, len(nodes)),
         job_id=allocation.job_id,
+        restarts=allocation.restarts,
     )
 
 

@@ -80,13 +80,12 @@ def _plain(run_dir: Path, spec: RunSpec) -> Placement:
     return Placement(nodes=(node,), min_nodes=spec.launch.min_nodes or spec.launch.slurm.nodes)
 
 
-def await_placement(run_dir: Path, job_id: str, attempt: int, limit_s: float = PLACEMENT_LIMIT_S) -> Placement:
+def await_placement(run_dir: Path, allocation: Allocation, limit_s: float = PLACEMENT_LIMIT_S) -> Placement:
     """Wait for the head's placement of this start of the job; on every other node.
 
     Args:
         run_dir: The run directory.
-        job_id: Slurm's id of the job.
-        attempt: The least number that the attempt can have; an earlier start of the job had a lower one.
+        allocation: The start of the job: an earlier one of the same job left its own placement.
         limit_s: How long to wait.
 
     Raises:
@@ -96,7 +95,7 @@ def await_placement(run_dir: Path, job_id: str, attempt: int, limit_s: float = P
     while time.monotonic() < deadline:
         tuple(run_dir.glob("placement*.json"))  # a network file system then looks again
         placement = read_record(RunLayout(run_dir).placement, Placement)
-        if placement is not None and placement.job_id == job_id and placement.attempt >= attempt:
+        if placement is not None and (placement.job_id, placement.restarts) == (allocation.job_id, allocation.restarts):
             return placement
         time.sleep(_POLL_S)
     raise EnvironmentProblem(

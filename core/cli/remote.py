@@ -8,6 +8,7 @@ import sys
 from core.cli.output import ExitCode, print_json, print_text, summary_document
 from core.cli.placing import host_names
 from core.cli.runs import follow, found_run
+from core.cli.terminal_asker import TerminalAsker, TerminalWatcher
 from core.contracts.hosts import Progress
 from core.workspace.workspace import Workspace
 
@@ -31,7 +32,9 @@ def proceed(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
 def retry(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
     """Resume an ended run, on other hosts where they are given."""
     run_id = found_run(workspace, options)
-    workspace.retry(run_id, host_names(options.hosts) if options.hosts else None)
+    workspace.fleet.set_asker(TerminalAsker())
+    with TerminalWatcher(quiet=options.json) as watcher:
+        workspace.retry(run_id, host_names(options.hosts) if options.hosts else None, watcher=watcher)
     if options.follow:
         return follow(workspace, run_id, as_json=options.json)
     return _say(workspace, run_id, f"Resumed {run_id} from its last checkpoint.", options)

@@ -20,10 +20,13 @@ from core.cli.output import (
 )
 from core.cli.placing import placed_spec
 from core.cli.progress import ProgressLine
+from core.cli.terminal_asker import TerminalAsker, TerminalWatcher
 from core.contracts.errors import UserError
 from core.contracts.ids import RunId
 from core.contracts.runs import RunQuery, RunSummary
+from core.contracts.specs import RunSpec
 from core.contracts.states import RunState
+from core.fleet.remote_runs import engine_of
 from core.workspace.workspace import Workspace
 
 _LOG_PIECE_BYTES = 1 << 20
@@ -41,7 +44,7 @@ def run_spec(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
         else:
             print_text(text.rstrip("\n"))
         return ExitCode.OK
-    run_id = workspace.launch_spec(spec)
+    run_id = _launched(workspace, spec, options)
     if not options.follow:
         run_dir = workspace.home.run_dir(run_id)
         if options.json:
@@ -50,6 +53,15 @@ def run_spec(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
             print_text(f"Launched {run_id}. Follow it with: pilothouse runs logs {run_id} --follow")
         return ExitCode.OK
     return follow(workspace, run_id, as_json=options.json)
+
+
+def _launched(workspace: Workspace, spec: RunSpec, options: argparse.Namespace) -> RunId:
+    """Launch; Ctrl+C undoes one that goes elsewhere, where half of it may have begun."""
+    if engine_of(spec.launch) is None:
+        return workspace.launch_spec(spec)
+    workspace.fleet.set_asker(TerminalAsker())
+    with TerminalWatcher(quiet=options.json) as watcher:
+        return workspace.launch_spec(spec, watcher=watcher)
 
 
 def follow(workspace: Workspace, run_id: RunId, *, as_json: bool) -> ExitCode:

@@ -11,6 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from core.cli.main import main
+from core.cli.terminal_asker import TerminalWatcher
 from core.contracts.errors import EnvironmentProblem, InvalidSpec, PilothouseError, UserError
 from core.contracts.hosts import NoWatcher, Progress
 from core.contracts.ids import RunId
@@ -379,3 +381,24 @@ def test_what_cannot_be_undone_stays_in_sight_and_can_be_ended_later(lab: Remote
     lab.hosts.start("h1")
     lab.workspace.stop(run_id)
     assert (lab.there("h1", run_id) / "control" / "stop").exists()
+
+
+def test_ctrl_c_undoes_a_launch_from_the_command_line(
+    lab: RemoteLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = TerminalWatcher.report
+
+    def interrupted(self: TerminalWatcher, progress: Progress) -> None:
+        report(self, progress)
+        if progress.stage == "Preparing the hosts":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(TerminalWatcher, "report", interrupted)
+    monkeypatch.setenv("PILOTHOUSE_HOME", str(lab.workspace.home.path))
+    spec = tmp_path / "spec.toml"
+    spec.write_text('kind = "test.toy"\nendless = true\n')
+    assert main(lambda options: 0, ["run", str(spec), "--hosts", "h1,h2"]) != 0
+    assert "Cancelling" in capsys.readouterr().err
+    assert list(lab.workspace.home.runs_dir.iterdir()) == []
+    for host in ("h1", "h2"):
+        assert list((lab.hosts.home(host) / ".pilothouse" / "runs").iterdir()) == []

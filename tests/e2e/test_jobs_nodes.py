@@ -156,6 +156,42 @@ def test_two_nodes_pause_together_without_a_process_left_and_go_on(tmp_path: Pat
         lab.no_process_left()
 
 
+# Of a pair that talk to each other: one whose SIGTERM is nobody's concern, and one that falls when the other has.
+PAIR = """
+import os, sys, time
+from pathlib import Path
+pid = Path(sys.argv[1])
+if os.environ["PILOTHOUSE_NODE"] == "a":
+    pid.with_suffix(".new").write_text(str(os.getpid()))
+    pid.with_suffix(".new").replace(pid)
+    time.sleep(300)
+while not pid.exists():
+    time.sleep(0.005)
+while Path("/proc", pid.read_text(), "cmdline").exists() and Path("/proc", pid.read_text(), "cmdline").read_bytes():
+    time.sleep(0.005)
+raise RuntimeError("Connection closed by peer [127.0.0.1]:1234")
+"""
+
+
+def test_a_script_that_falls_with_the_other_nodes_is_paused_and_has_not_failed(tmp_path: Path) -> None:
+    script, pid = tmp_path / "pair.py", tmp_path / "pid"
+    script.write_text(PAIR)
+    fields = {"kind": "train.script", "name": "pair", "script": str(script), "args": [str(pid)], "watch": [str(pid)]}
+    spec = decode_spec({**fields, "launch": {"peer_limit_s": 5.0, "stop_grace_s": 5.0}})
+    with opened_nodes(tmp_path, spec) as lab:
+        lab.start()
+        wait_for(pid.exists, "the script to run", 30)
+        for node in "ab":
+            wait_for(lambda node=node: "Running" in str(lab.events(node)), f"the script of {node} to run", 30)
+        lab.layout("a").pause_request.touch()
+        for node in "ab":
+            wait_for(lambda node=node: states(lab, node)[-1] is RunState.PAUSED, f"{node} to be paused", 15)
+        lab.request_stop("a")
+        for node in "ab":
+            assert lab.ended(node).state is RunState.STOPPED
+        lab.no_process_left()
+
+
 def test_a_paused_run_can_be_stopped(tmp_path: Path) -> None:
     with opened_nodes(tmp_path, toy_spec(endless=True)) as lab:
         lab.start()

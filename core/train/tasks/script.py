@@ -19,6 +19,7 @@ from core.contracts.kinds import RunKind
 from core.contracts.specs import Device, RunSpec
 from core.contracts.worker import RunContext
 from core.jobs.processes import descendants
+from core.jobs.triage import classify
 from core.runlog.layout import RunLayout
 from core.train.fields import extra
 from core.train.script.command import (
@@ -42,6 +43,7 @@ _METRICS = "Metrics"
 _POLL_S = 0.2
 _KILL_WAIT_S = 5.0
 _IDLE_LIMIT_S = 2.0
+_WORD_LIMIT_S = 3.0
 _OUTPUT_KIND = "script.output"
 _EMITTED_EVENTS = "events.*.[0-9]*.jsonl"
 
@@ -260,13 +262,25 @@ def run(spec: ScriptTrainingSpec, context: RunContext) -> None:
         _end(process)
     if watch is not None:
         watch.finish()
-    # When one node of several is stopped first, the ranks of the others may end by themselves before their own stop.
-    stopped = stopped or (len(context.placement.nodes) > 1 and context.should_stop())
+    output = "" if stopped or process.returncode == 0 else read_tail(log, log_offset)
+    stopped = stopped or (len(context.placement.nodes) > 1 and _is_stopped_too(context, output))
     if process.returncode != 0 and not stopped:
-        raise explain_failure(process.returncode, read_tail(log, log_offset), command.argv[0])
+        raise explain_failure(process.returncode, output, command.argv[0])
     if watch is not None:
         _list_outputs(context)
         _warn_of_silence(context, watch, stopped=stopped)
+
+
+def _is_stopped_too(context: RunContext, output: str) -> bool:
+    """Tell whether the run is being stopped or paused; what only says that others are gone waits for word of that.
+
+    When one node of several is stopped first, the ranks of the others may end by themselves before their own stop.
+    """
+    diagnosis = classify(output)
+    deadline = time.monotonic() + (_WORD_LIMIT_S if diagnosis is not None and diagnosis.is_secondary else 0.0)
+    while not (is_stopped := context.should_stop()) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return is_stopped
 
 
 def _warn_of_silence(context: RunContext, watch: ScriptWatch, *, stopped: bool) -> None:

@@ -125,7 +125,10 @@ class Agent:
             body = _fault(error)
         finally:
             self._places.release()
-        self._line.send(said.Answered(number=asked.number, body=body))
+        try:
+            self._line.send(said.Answered(number=asked.number, body=body))
+        except ValueError as error:  # it fits into no frame, and whoever waits for it must be told
+            self._line.send(said.Answered(number=asked.number, body=_fault(error)))
 
     def _now(self, request: said.AnyRequest) -> said.AnyAnswer:
         match request:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import threading
 import zlib
+from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.cli.agent import Agent
+from core.cli.agent_line import Line
+from core.contracts import agent as said
 from core.contracts.errors import EnvironmentProblem
+from core.runlog import frames
 from core.runlog.frames import CHATTER_LIMIT_BYTES, FRAME_LIMIT_BYTES, MARK, FrameReader, frame
+from core.settings.home import Home
 
 
 @given(st.lists(st.binary(max_size=9000), max_size=6), st.binary(max_size=200), st.integers(1, 700))
@@ -58,3 +66,23 @@ def test_damage_is_one_sentence(damage: bytes) -> None:
 def test_a_payload_beyond_the_limit_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         frame(bytes(FRAME_LIMIT_BYTES + 1))
+
+
+def test_an_answer_that_fits_into_no_frame_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "FRAME_LIMIT_BYTES", 400)
+    (asks, asked), (answers, answered) = os.pipe(), os.pipe()
+    serving = threading.Thread(target=Agent(Home(tmp_path), Line(answered)).serve, args=(asks,))
+    serving.start()
+    request = said.Asked(number=3, body=said.Probe())
+    os.write(asked, MARK + frame(msgspec.msgpack.encode(request)))
+    reader = FrameReader()
+    payloads: list[bytes] = []
+    while not payloads:
+        payloads = reader.feed(os.read(answers, 1 << 16))
+    os.close(asked)
+    serving.join()
+    for descriptor in (asks, answers, answered):
+        os.close(descriptor)
+    answer = msgspec.msgpack.decode(payloads[0], type=said.Answered)
+    assert isinstance(answer.body, said.Refused)
+    assert "does not fit" in answer.body.message

@@ -1,8 +1,8 @@
 """The queue of a host without a daemon: waiting supervisors take leases of its devices, first come first served.
 
 In ``<home>/queue/<host name>/`` lie a ticket for each run that waits for devices or holds some, and a lease file for each
-device, held by ``flock``: a killed holder frees its devices at once. Whoever changes anything holds ``lock`` meanwhile. A
-ticket whose process is gone counts for nothing and is swept away.
+device, held by ``flock`` by the supervisor and its worker: once both are gone, however they went, the devices are free.
+Whoever changes anything holds ``lock`` meanwhile. A ticket whose process is gone counts for nothing and is swept away.
 
 A run on several hosts takes them one after the other, in the order of their addresses (see ``core.jobs.peers``), and its
 ticket counts only once it is its turn: so two such runs can never wait for each other. A run that does not queue never
@@ -256,6 +256,11 @@ class Lease:
         self.held = tuple(held)
         if len(held) < count:
             self._let_go()
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What keeps the devices held; a process that inherits them holds the devices too."""
+        return tuple(self._descriptors)
 
     def _let_go(self) -> None:
         for descriptor in self._descriptors:

@@ -128,6 +128,7 @@ class Supervisor:
         self._killed = False
         self._returncode: int | None = None
         self._left: set[int] = set()
+        self._shared: DeviceRequest | None = None
         self._next_beat = 0.0
         self._worker: subprocess.Popen[bytes] | None = None
         self._lock_fd = -1
@@ -243,8 +244,8 @@ class Supervisor:
             if not self._await_devices(request):
                 return False
         elif self._uses_devices and request.count:
-            with contextlib.suppress(OSError):
-                self._lease.share(request)
+            self._shared = request
+            self._share()
         self._peers.enter(Phase.READY, round_number)
         while not self._stop_reason:
             if self._peers.may_start():
@@ -252,6 +253,12 @@ class Supervisor:
                 return True
             self._idle(_WAIT_S)
         return False
+
+    def _share(self) -> None:
+        """Hold what is used beside others, as soon as no queued run has it for itself."""
+        if self._shared is not None and not self._lease.held:
+            with contextlib.suppress(OSError):
+                self._lease.share(self._shared)
 
     def _await_devices(self, request: DeviceRequest) -> bool:
         """Wait in the host's queue; return False when the run is to stop instead."""
@@ -292,7 +299,7 @@ class Supervisor:
         threads = self._spec.launch.threads or self._machine.usable_cores()
         try:
             environment = worker_environment(self._attempt, self._spec.launch, self._placed, threads, devices)
-            worker = start_worker(self._attempt, environment)
+            worker = start_worker(self._attempt, environment, self._lease.descriptors)
         except OSError as error:
             return ending.not_started(error)
         self._worker = worker
@@ -352,6 +359,8 @@ class Supervisor:
         with contextlib.suppress(OSError):
             os.utime(self._layout.supervisor(self._node))
         self._reap()
+        if self._worker is not None:
+            self._share()
         if self._guardian is not None and not is_alive(self._guardian):
             self._stop_reason = self._stop_reason or "The run that started this one has ended."
 

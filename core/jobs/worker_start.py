@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from core.contracts.placement import NodePlacement
 from core.contracts.specs import LaunchSpec
@@ -59,8 +59,13 @@ def worker_environment(
     }
 
 
-def start_worker(attempt: Attempt, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start_worker(attempt: Attempt, environment: Mapping[str, str], held: Sequence[int] = ()) -> subprocess.Popen[bytes]:
     """Start the worker in a session of its own, its output appended to the node's log.
+
+    Args:
+        attempt: Whose worker.
+        environment: See ``worker_environment``.
+        held: Descriptors of its devices' leases: while it saves and ends after its supervisor was killed, they are its.
 
     Raises:
         OSError: It cannot be started.
@@ -75,5 +80,6 @@ def start_worker(attempt: Attempt, environment: Mapping[str, str]) -> subprocess
             cwd=attempt.run_dir,
             env=environment,
             start_new_session=True,
+            pass_fds=held,
             preexec_fn=_die_with_supervisor,  # noqa: PLW1509 - this process has one thread
         )

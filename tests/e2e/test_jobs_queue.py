@@ -14,6 +14,7 @@ from core.contracts.events import StateEvent
 from core.contracts.ids import RunId
 from core.contracts.states import RunState
 from core.jobs import snapshot
+from core.jobs.identity import is_alive
 from core.jobs.processes import marked_processes
 from core.jobs.queue import entries, move
 from core.jobs.records import SupervisorRecord, read_record
@@ -80,6 +81,38 @@ def test_a_killed_holder_makes_way_and_a_queued_run_can_be_stopped(lab: Lab) -> 
     wait_for(lambda: not marked_processes(second), "no process of the stopped run")
     os.kill(lab.supervisor(running).identity.pid, signal.SIGKILL)
     assert lab.ended(third, 20).state is RunState.SUCCEEDED
+
+
+def test_devices_are_not_free_while_the_worker_of_a_killed_supervisor_still_works(lab: Lab) -> None:
+    running = lab.launch(endless=True, ignore_stop=True, step_s=0.02, launch=QUEUED)
+    lab.at_step(running, 2)
+    waiting = lab.launch(steps=3, launch=QUEUED)
+    waits(lab, waiting, "Waits for the host to be free: next in line.")
+    killed = lab.supervisor(running)
+    assert killed.worker is not None
+    os.kill(killed.identity.pid, signal.SIGKILL)
+    wait_for(lambda: [entry.run_id for entry in entries(lab.home.path)] == [waiting], "its ticket to be swept")
+    beats = lab.home.run_dir(waiting) / "supervisor.local.json"
+    seen = beats.stat().st_mtime
+    wait_for(lambda: beats.stat().st_mtime > seen + 3, "the queue to be looked at several times")
+    assert is_alive(killed.worker)
+    waits(lab, waiting, "Waits for the host to be free: next in line.")
+    os.kill(killed.worker.pid, signal.SIGKILL)
+    assert lab.ended(waiting, 20).state is RunState.SUCCEEDED
+
+
+def test_a_run_that_does_not_queue_is_waited_for_though_it_began_beside_a_queued_one(lab: Lab) -> None:
+    queued = lab.launch(endless=True, step_s=0.02, launch=QUEUED)
+    lab.at_step(queued, 2)
+    plain = lab.launch(endless=True, step_s=0.02)
+    lab.at_step(plain, 2)
+    lab.launcher.stop(queued)
+    lab.ended(queued)
+    wait_for(lambda: [entry.run_id for entry in entries(lab.home.path)] == [plain], "the run to hold what it uses")
+    late = lab.launch(steps=2, launch=QUEUED)
+    waits(lab, late, "Waits for the host to be free: next in line.")
+    lab.launcher.stop(plain)
+    assert lab.ended(late).state is RunState.SUCCEEDED
 
 
 def test_a_run_that_does_not_queue_does_not_wait_and_is_waited_for(lab: Lab) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.contracts.placement import NodePlacement, Placement
+from core.contracts.states import RunState
 from core.fleet.kubernetes.echo import RunEcho
 from core.fleet.kubernetes.log_lines import (
     MARK,
@@ -25,6 +28,9 @@ from core.fleet.kubernetes.log_lines import (
     unpacked,
 )
 from core.fleet.kubernetes.node_mirror import MissingPiece, NodeMirror, OtherFiles
+from core.fleet.kubernetes.pod_run_dir import prepare
+from core.jobs.identity import own_identity
+from core.jobs.records import ExitRecord, SupervisorRecord, write_record
 
 TOKEN = "0123456789abcdef"
 
@@ -201,3 +207,33 @@ def test_an_echo_prints_what_is_new_once_and_the_supervisors_log_last(
     assert not (run_dir / "events.node1.0.jsonl").exists()
     pieces = [(record.file, record.offset) for record in records if isinstance(record, Piece)]
     assert len(pieces) == len(set(pieces))
+
+
+# -- the run directory in a pod ---------------------------------------------------------------------------------------
+
+
+def test_a_pod_joins_the_attempt_that_goes_on_and_begins_the_next_where_all_have_ended(tmp_path: Path):
+    files, home = tmp_path / "files", tmp_path / "volume"
+    files.mkdir()
+    (files / "spec.toml").write_text('kind = "train.script"\n')
+    nodes = tuple(NodePlacement(node=f"node{index}") for index in range(2))
+    write_record(files / "placement.json", Placement(nodes=nodes, engine="kubernetes"))
+
+    def start(node: str) -> int:
+        pod = prepare(files, home, "run", node)
+        me = own_identity()
+        record = SupervisorRecord(identity=me, node=node, attempt=pod.attempt, started=time.time())
+        write_record(pod.run_dir / f"supervisor.{node}.json", record)
+        return pod.attempt
+
+    assert start("node0") == 1
+    # Its pod is taken away before the other one has ever begun.
+    assert start("node0") == 2
+    assert start("node1") == 2
+    for node in ("node0", "node1"):
+        ended = ExitRecord(state=RunState.FAILED, message="", attempt=2, started=0.0, ended=1.0)
+        write_record(home / "runs" / "run" / f"exit.{node}.json", ended)
+    assert start("node1") == 3
+    assert start("node0") == 3
+    os.utime(home / "runs" / "run" / "supervisor.node0.json", (1, 1))
+    assert start("node1") == 4, "one that is silent is gone, and comes back with the next number"

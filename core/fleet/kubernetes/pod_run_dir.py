@@ -10,6 +10,7 @@ import secrets
 import shutil
 import sys
 import tarfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from core.contracts.ids import RunId
 from core.contracts.placement import Placement
 from core.fleet.kubernetes import code_archive
 from core.fleet.kubernetes.manifests import CODE_FILE
+from core.jobs.reconcile import SILENT_AFTER_S
 from core.jobs.records import write_record
 from core.jobs.starting import last_attempt, prepare_attempt
 from core.runlog.layout import PLACEMENT, SPEC, RunLayout
@@ -33,7 +35,7 @@ class PodRun:
     """A node's part of a run, ready to be started.
 
     Attributes:
-        attempt: 1 on the first start; one more each time a pod goes on with the same files.
+        attempt: 1 on the first start; one more each time pods go on with the same files.
         token: Tells this run directory from another one of the same run.
     """
 
@@ -62,7 +64,7 @@ def prepare(files: Path, home_path: Path, run_id: str, node: str) -> PodRun:
     try:
         layout.control.mkdir(parents=True, exist_ok=True)
         placement = msgspec.json.decode((files / PLACEMENT).read_bytes(), type=Placement)
-        attempt = max(placement.attempt, last_attempt(run_dir, node) + 1)
+        attempt = max(placement.attempt, *(_next_attempt(run_dir, one.node, of=node) for one in placement.nodes))
         _replace(layout.spec, (files / SPEC).read_bytes(), node)
         prepare_attempt(run_dir, node)
         place = {"work_dir": str(home.path), "run_dir": str(run_dir), "python": sys.executable}
@@ -76,6 +78,22 @@ def prepare(files: Path, home_path: Path, run_id: str, node: str) -> PodRun:
             f"The run directory cannot be made in the pod: {error}.",
             "Check that the volume claim can be written to by the image's user, and has space.",
         ) from error
+
+
+def _next_attempt(run_dir: Path, node: str, *, of: str) -> int:
+    """Return the number of a node's next attempt, or that of another node's which goes on and is to be joined.
+
+    On a volume that the pods share one of them may have been replaced more often than another: nodes meet only when
+    their numbers are the same.
+    """
+    latest, layout = last_attempt(run_dir, node), RunLayout(run_dir)
+    if node == of or layout.exit_record(node).exists():
+        return latest + 1
+    try:
+        is_going_on = time.time() - layout.supervisor(node).stat().st_mtime < SILENT_AFTER_S
+    except FileNotFoundError:
+        is_going_on = False
+    return latest if is_going_on else latest + 1
 
 
 def _replace(path: Path, data: bytes, node: str) -> None:

@@ -26,6 +26,7 @@ class Membership:
 
     Attributes:
         peer_limit_s: A node that is silent for longer is lost.
+        machine: What this node's machine calls itself, the same for every run there.
         ending_s: How long a node may take to end after it was told to.
     """
 
@@ -35,6 +36,7 @@ class Membership:
     placement: Placement
     peer_limit_s: float
     ending_s: float
+    machine: str = ""
 
     @property
     def rendezvous(self) -> Rendezvous:

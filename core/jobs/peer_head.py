@@ -70,7 +70,7 @@ class Head(Peers):
         now = time.monotonic()
         head = membership.placement.head
         self._others = {placed.node: _Node(placed, now) for placed in membership.placement.nodes[1:]}
-        self._order = sorted(membership.placement.nodes, key=lambda placed: (placed.address, placed.host, placed.node))
+        self._order: list[str] = []
         self._strangers: list[tuple[Wire, str, float]] = []
         self._phase = Phase.JOINED
         self._round = 0
@@ -233,10 +233,34 @@ class Head(Peers):
         other = self._others[node]
         return other.part is not None or other.stands(phases, self._round)
 
+    def _machine_of(self, placed: NodePlacement) -> str | None:
+        """Return what a node's machine calls itself; None while it has not said it and may still."""
+        if placed.node == self._my.node:
+            return self._my.machine
+        other = self._others[placed.node]
+        if other.report is not None:
+            return other.report.machine
+        return None if other.part is None else ""
+
+    def _find_order(self) -> None:
+        """Put the nodes into the order in which they take devices, once all have joined.
+
+        It is that of the machines' own names, which are the same for every run and whoever launched it: a machine of two
+        networks has another address in each, and is called differently in each hosts file.
+        """
+        placed = {one.node: one for one in self._my.placement.nodes}
+        machines = {node: self._machine_of(one) for node, one in placed.items()}
+        known = [
+            (name, placed[node].address, placed[node].host, node) for node, name in machines.items() if name is not None
+        ]
+        if len(known) == len(placed):
+            self._order = [node for *_, node in sorted(known)]
+
     def _may_take(self, node: str) -> bool:
         """Devices are taken host by host, in one order for all runs: two runs can never wait for each other."""
-        before = self._order[: next(i for i, placed in enumerate(self._order) if placed.node == node)]
-        return all(self._holds_devices(placed.node) for placed in before)
+        if not self._order:
+            self._find_order()
+        return bool(self._order) and all(map(self._holds_devices, self._order[: self._order.index(node)]))
 
     def _tell(self, node: _Node, now: float) -> None:
         if node.wire is None:

@@ -177,7 +177,16 @@ class Member(Peers):
             wire.flush()
             return
         self._said, self._said_at = state, now
-        wire.send(Report(sent=time.time(), phase=self._phase, round=self._round, wish=self._wish, part=self._part))
+        wire.send(
+            Report(
+                sent=time.time(),
+                phase=self._phase,
+                round=self._round,
+                wish=self._wish,
+                part=self._part,
+                machine=self._my.machine,
+            )
+        )
 
     def enter(self, phase: Phase, round_number: int) -> None:
         """See ``Peers.enter``."""

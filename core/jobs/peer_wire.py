@@ -82,6 +82,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="r
         round: How often it was started, paused runs counted anew.
         wish: Why the member wants all to stop; empty when it does not.
         part: How its part ended, once it has.
+        machine: What its machine calls itself.
     """
 
     sent: float
@@ -89,6 +90,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="r
     round: int
     wish: str = ""
     part: Part | None = None
+    machine: str = ""
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="orders"):

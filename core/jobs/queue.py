@@ -4,7 +4,7 @@ In ``<home>/queue/<host name>/`` lie a ticket for each run that waits for device
 device, held by ``flock`` by the supervisor and its worker: once both are gone, however they went, the devices are free.
 Whoever changes anything holds ``lock`` meanwhile. A ticket whose process is gone counts for nothing and is swept away.
 
-A run on several hosts takes them one after the other, in the order of their addresses (see ``core.jobs.peers``), and its
+A run on several hosts takes them one after the other, in the order of their own names (see ``core.jobs.peers``), and its
 ticket counts only once it is its turn: so two such runs can never wait for each other. A run that does not queue never
 waits; it shares the leases of what it uses, so that queued ones wait for its end.
 """

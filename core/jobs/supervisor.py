@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
 import select
 import shutil
 import signal
@@ -170,6 +171,7 @@ class Supervisor:
             placement=self._placement,
             peer_limit_s=self._spec.launch.peer_limit_s,
             ending_s=self._spec.launch.stop_grace_s,
+            machine=f"{platform.node()} {self._identity.boot_id}",
         )
 
     def _go_through_rounds(self, request: DeviceRequest) -> Verdict:

@@ -117,6 +117,20 @@ def test_devices_are_taken_host_by_host_in_the_order_of_addresses(star: Star) ->
     star.until(star.head.may_take_devices)
 
 
+def test_the_order_of_devices_is_that_of_the_machines_own_names_whatever_their_addresses(star: Star) -> None:
+    for node, machine in (("a", "z 1"), ("b", "x 3")):
+        star.join(node, machine=machine)
+    star.pass_time(2)
+    assert not any(peers.may_take_devices() for peers in star.peers.values()), "the third may come first"
+    star.join("c", machine="x 2")
+    star.until(star.peers["c"].may_take_devices)
+    assert not star.peers["b"].may_take_devices()
+    star.ready("c")
+    star.until(star.peers["b"].may_take_devices)
+    star.ready("b")
+    star.until(star.head.may_take_devices)
+
+
 def test_a_cut_of_twelve_seconds_is_survived(star: Star) -> None:
     star.running("a", "b", "c")
     star.pass_time(12, "a", "c")

@@ -76,6 +76,7 @@ def _add_placement(run: argparse.ArgumentParser) -> None:
     where.add_argument("--kubernetes", default="", metavar="CONTEXT", help="submit to this context of the kubeconfig")
     run.add_argument("--devices", default="", help="GPUs: auto, cpu, indices such as 0,1, or per host: 'a=0,1 b=2'")
     run.add_argument("--queue", action="store_true", help="wait on the hosts until the devices are free")
+    run.add_argument("--no-check", action="store_true", help="launch on hosts without looking at them first")
     run.add_argument("--dry-run", action="store_true", help="print the plan, the script or the manifest; start nothing")
 
 

@@ -21,7 +21,8 @@ from core.cli.output import (
 from core.cli.placing import placed_spec
 from core.cli.progress import ProgressLine
 from core.cli.terminal_asker import TerminalAsker, TerminalWatcher
-from core.contracts.errors import UserError
+from core.contracts.errors import EnvironmentProblem, UserError
+from core.contracts.hosts import LOCAL_HOST, FindingLevel
 from core.contracts.ids import RunId
 from core.contracts.runs import RunQuery, RunSummary
 from core.contracts.specs import RunSpec
@@ -61,7 +62,28 @@ def _launched(workspace: Workspace, spec: RunSpec, options: argparse.Namespace) 
         return workspace.launch_spec(spec)
     workspace.fleet.set_asker(TerminalAsker())
     with TerminalWatcher(quiet=options.json) as watcher:
+        if not options.no_check:
+            _check_hosts(workspace, spec, watcher)
         return workspace.launch_spec(spec, watcher=watcher)
+
+
+def _check_hosts(workspace: Workspace, spec: RunSpec, watcher: TerminalWatcher) -> None:
+    """Look at the hosts before a launch; warnings go to stderr.
+
+    Raises:
+        EnvironmentProblem: Something stands against the launch; the sentence lists all of it.
+    """
+    launch = spec.launch
+    names = launch.hosts or ((launch.slurm.cluster,) if launch.slurm.cluster not in ("", LOCAL_HOST) else ())
+    if not names:
+        return
+    found = [(r.host, finding) for r in workspace.fleet.check(names, spec, watcher) for finding in r.findings]
+    for host, finding in found:
+        if finding.level is FindingLevel.WARNING:
+            sys.stderr.write(f"{host}: {finding.what} {finding.remedy}\n")
+    errors = [f"{host}: {f.what} {f.remedy}".strip() for host, f in found if f.level is FindingLevel.ERROR]
+    if errors:
+        raise EnvironmentProblem(" | ".join(errors), "Put it right, or launch all the same with --no-check.")
 
 
 def follow(workspace: Workspace, run_id: RunId, *, as_json: bool) -> ExitCode:

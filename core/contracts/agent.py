@@ -13,7 +13,7 @@ from core.contracts.placement import Placement
 from core.contracts.states import RunState
 from core.contracts.telemetry import HardwareReport
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag=True):

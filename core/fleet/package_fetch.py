@@ -6,7 +6,7 @@ to hosts.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import os
 import re
 import select
@@ -98,6 +98,15 @@ def uv_here() -> str:
         ) from error
 
 
+def _has_pip() -> bool:
+    """Tell whether pip is installed, by its record: to look for its module would set off setuptools' import hook."""
+    try:
+        importlib.metadata.version("pip")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def fetch_unpacked(requirements: Sequence[str], platform: Platform, folder: Path, watcher: Watcher) -> None:
     """Fetch packages for a host and unpack them into a folder here, replaced as a whole.
 
@@ -138,7 +147,7 @@ def fetch_wheels(
         EnvironmentProblem: The index cannot be reached, or our own environment has no pip.
         Cancelled: The user cancelled.
     """
-    if importlib.util.find_spec("pip") is None:
+    if not _has_pip():
         raise EnvironmentProblem(
             "Pilothouse's own environment has no pip to download packages with.", "Run: make repair"
         )
@@ -168,7 +177,7 @@ def _environment() -> dict[str, str]:
     if any(os.environ.get(name) for name in own) or any(file.is_file() for file in config):
         return dict(os.environ)
     index = os.environ.get("PIP_INDEX_URL", "")
-    if not index and importlib.util.find_spec("pip") is not None:
+    if not index and _has_pip():
         asked = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
         index = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60).stdout.strip()
     return {**os.environ, "UV_DEFAULT_INDEX": index} if index else dict(os.environ)

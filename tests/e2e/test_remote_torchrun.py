@@ -57,3 +57,16 @@ def test_two_hosts_with_two_ranks_each_train_to_the_same_loss_as_one_process(lab
     assert losses
     for key in losses:
         assert run["final"][key] == pytest.approx(json.loads(alone.stdout)["final"][key], rel=0.2), key
+
+
+def test_what_stands_against_a_launch_is_listed_at_once_and_nothing_is_made(lab: RemoteLab) -> None:
+    lab.workspace.fleet.close()
+    for host in ("h1", "h2"):
+        lab.hosts.poweroff(host)
+    done = command("run", "ddp-digits.toml", "--hosts", "h1,h2", "--json")
+    assert done.returncode == 3, done.stdout + done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert "h1: " in error["message"]
+    assert "h2: " in error["message"]
+    assert "--no-check" in error["hint"]
+    assert list(lab.workspace.home.runs_dir.iterdir()) == []

@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +117,40 @@ class FileSecrets(Secrets):
 
     def put(self, kind: str, about: str, secret: str) -> None:
         """Keep a secret."""
-        with self._lock:
+        with self._lock, self._alone():
             self._write({**self._read(), _name(kind, about): secret})
 
     def forget(self, kind: str, about: str) -> None:
         """Drop a secret."""
-        with self._lock:
+        if not self._file.exists():
+            return
+        with self._lock, self._alone():
             found = self._read()
             if found.pop(_name(kind, about), None) is not None:
                 self._write(found)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Generator[None]:
+        """Keep other processes from writing meanwhile: what one adds, another must not take away."""
+        import fcntl
+
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(
+                self._file.with_name(f"{self._file.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            raise self._cannot_keep(error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _cannot_keep(self, error: OSError) -> EnvironmentProblem:
+        return EnvironmentProblem(
+            f"The secret could not be kept in {self._file}: {error.strerror}.", "Make its folder writable."
+        )
 
     def _read(self) -> dict[str, str]:
         """Return all; nothing when the file is not there or cannot be decrypted any more."""
@@ -144,7 +170,6 @@ class FileSecrets(Secrets):
         from cryptography.fernet import Fernet
 
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
             try:
                 fernet = Fernet(self._key_file.read_bytes())
             except (FileNotFoundError, ValueError):
@@ -153,9 +178,7 @@ class FileSecrets(Secrets):
                 fernet = Fernet(key)
             _write_private(self._file, fernet.encrypt(json.dumps(found).encode()))
         except OSError as error:
-            raise EnvironmentProblem(
-                f"The secret could not be kept in {self._file}: {error.strerror}.", "Make its folder writable."
-            ) from error
+            raise self._cannot_keep(error) from error
 
 
 def _has_keyring() -> bool:

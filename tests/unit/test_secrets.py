@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -98,7 +100,7 @@ def test_the_file_shows_nothing_and_is_private(no_keyring: object, tmp_path: Pat
     assert isinstance(secrets, FileSecrets)
     secrets.put("password", "me@host", "hunter2-hunter2")
     texts = [path.read_bytes() for path in tmp_path.glob("secrets*")]
-    assert len(texts) == 2
+    assert len(texts) == 3, "the secrets, their key, and an empty file that is locked"
     assert not any(b"hunter2" in text or b"me@host" in text for text in texts)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("secrets*")} == {0o600}
     assert "programs that run as you can" in secrets.where
@@ -135,3 +137,16 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentProblem, match="could not be kept"):
         FileSecrets(tmp_path / "file" / "secrets.json").put("password", "a", "b")
+
+
+def test_two_programs_that_keep_secrets_at_once_lose_none(tmp_path: Path) -> None:
+    code = "import sys; from core.security.secrets import FileSecrets; from pathlib import Path; " + (
+        "[FileSecrets(Path(sys.argv[1])).put('password', f'{sys.argv[2]} {i}', 'x') for i in range(40)]"
+    )
+    file = tmp_path / "new" / "secrets"
+    programs = [
+        subprocess.Popen([sys.executable, "-c", code, str(file), name], cwd=Path(__file__).parents[2]) for name in "ab"
+    ]
+    assert [program.wait(60) for program in programs] == [0, 0]
+    kept = FileSecrets(file)
+    assert all(kept.get("password", f"{name} {i}") == "x" for name in "ab" for i in range(40))

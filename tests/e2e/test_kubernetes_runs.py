@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from core.contracts.agent import LinkRecord
 from core.contracts.ids import RunId
 from core.contracts.states import RunState
 from core.fleet.kubernetes import KubernetesFollower, pod_reader
-from core.fleet.kubernetes.names import object_name
+from core.fleet.kubernetes.names import INDEX_LABEL, object_name
 from core.jobs.records import ExitRecord, SupervisorRecord, read_record
 from core.plugins.decode import decode_spec
 from core.runlog.layout import RunLayout
@@ -242,6 +243,23 @@ def test_a_stop_of_a_run_that_waits_for_a_place_ends_it_as_stopped(lab: KubeLab)
     standing = link_of(lab, run_id).standing
     assert standing is not None
     assert standing.state is RunState.STOPPED
+
+
+def test_a_stop_leaves_no_pod_that_would_begin_later_and_wait_for_the_others(lab: KubeLab):
+    spec = lab.toy(steps=100, hold_at=5)
+    run_id = lab.launch(spec)
+    events = lab.pod_file("events.node0.worker.jsonl")
+    wait_for(lambda: events.read_bytes().count(b'"metric"') >= 5, "step 5")
+    (running,) = lab.api.all("pods")
+    waiting = copy.deepcopy(running)
+    waiting["metadata"] |= {"name": f"{running['metadata']['name']}-2", "uid": "2"}
+    waiting["metadata"]["labels"][INDEX_LABEL] = waiting["metadata"]["annotations"][INDEX_LABEL] = "1"
+    waiting["status"] = {"phase": "Pending", "conditions": []}
+    lab.api.put("pods", waiting)
+    cluster = lab.cluster(spec)
+    cluster.stop(run_id, "/pilothouse/runs/" + run_id)
+    wait_for(lambda: not [left for left in cluster.left_of(run_id) if left.startswith("pod/")], "no pod of the run", 60)
+    assert not lab.api.machine.live_processes()
 
 
 def test_a_stop_where_pods_must_not_be_entered_still_saves_and_its_last_words_arrive(lab: KubeLab):

@@ -181,16 +181,18 @@ class KubernetesCluster:
         """Have a run save and end.
 
         Its pods are asked from the inside, so that they end by themselves and their logs stay; where they cannot be
-        asked (none runs yet, or entering pods is not allowed), the work is deleted: each pod is told to end, and its
-        log can be read until it has. What else the run has in the cluster stays until ``delete``.
+        asked (one does not run yet and would wait for the others, or entering pods is not allowed), the work is deleted:
+        each pod is told to end, and its log can be read until it has. What else the run has in the cluster stays until
+        ``delete``.
 
         Args:
             run_id: The run.
             run_folder: The run directory in the pods; empty to delete at once.
         """
-        running = [pod for pod in self.state(run_id).pods if pod.state is RunState.RUNNING and not pod.is_ending]
+        live = [pod for pod in self.state(run_id).pods if not pod.state.is_terminal and not pod.is_ending]
+        running = [pod for pod in live if pod.state is RunState.RUNNING]
         try:
-            if not running or not run_folder:
+            if not running or len(running) < len(live) or not run_folder:
                 raise _CannotAsk
             for pod in running:
                 self._touch(pod, f"{run_folder}/{CONTROL}/{STOP_REQUEST}")

@@ -69,8 +69,10 @@ def test_two_nodes_stop_together_and_resume_with_the_losses_of_an_undisturbed_ru
         assert lab.ended("a", 60).state is RunState.STOPPED
         assert lab.ended("b", 60).state is RunState.STOPPED
         lab.no_process_left()
+        (lab.layout("a").checkpoints / "step-00000050.pt").write_bytes(b"damaged on the disk")
         lab.resume()
         assert lab.ended("a", LIMIT_S).state is RunState.SUCCEEDED, lab.output("a")
+        assert "step-00000050.pt is passed over" in lab.output("a")
         assert dict(lab.curve("a", "train/loss")) == dict(expected), "bit for bit the same"
         attempts = [event for event in lab.events("a") if isinstance(event, AttemptEvent) and event.attempt == 2]
         saved = [event for event in lab.events("a") if isinstance(event, CheckpointEvent) and not event.removed]

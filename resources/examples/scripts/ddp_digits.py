@@ -7,6 +7,7 @@ Pilothouse.
 
 import argparse
 import os
+import pickle
 import signal
 import time
 from datetime import timedelta
@@ -53,7 +54,7 @@ def newest(folder: Path) -> dict[str, Any] | None:
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError) as error:
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             print(f"{path} is passed over: {error}")
     return None
 

@@ -14,6 +14,7 @@ from PySide6.QtCore import QObject, Signal
 from app.controllers.notices import notify
 from app.controllers.ops import Op
 from app.controllers.services import Services
+from core.contracts.hosts import LOCAL_HOST
 from core.contracts.ids import RunId
 from core.contracts.notices import Severity
 from core.contracts.runs import RunSummary
@@ -48,6 +49,11 @@ def can_pause(summary: RunSummary) -> bool:
 def can_proceed(summary: RunSummary) -> bool:
     """Tell whether a run is paused, or about to be."""
     return summary.state in {RunState.PAUSED, RunState.PAUSING}
+
+
+def can_give_up(summary: RunSummary) -> bool:
+    """Tell whether a run on other hosts goes on as far as is known, and does not answer."""
+    return not summary.state.is_terminal and summary.silent_since is not None and summary.host != LOCAL_HOST
 
 
 def can_build_on(run: RunSummary) -> bool:
@@ -98,6 +104,11 @@ class RunActions(QObject):
         """Let paused runs go on from what they saved."""
         for run_id in run_ids:
             self._do(lambda run_id=run_id: self._services.workspace.proceed(run_id), lambda: None)
+
+    def give_up(self, run_ids: Sequence[RunId]) -> None:
+        """Count runs as lost whose hosts do not answer any more."""
+        for run_id in run_ids:
+            self._do(lambda run_id=run_id: self._services.workspace.give_up(run_id), lambda: None)
 
     def retry(self, run_id: RunId, hosts: tuple[str, ...] | None) -> None:
         """Start an ended run again from its last checkpoint, on these hosts (None: where it was)."""

@@ -33,8 +33,9 @@ def _add_runs(runs: argparse.ArgumentParser) -> None:
         ("show", "show one run"),
         ("stop", "save a checkpoint and stop"),
         ("resume", "go on from the last checkpoint"),
-        ("pause", "hold a run; its processes wait and keep their memory"),
+        ("pause", "save and end a run's work for now; its devices are free meanwhile"),
         ("continue", "let a paused run go on"),
+        ("give-up", "count a run as lost whose hosts do not answer any more"),
         ("retry", "resume an ended run, on the same hosts or on others"),
         ("fetch", "bring checkpoints or artifacts of a run on other hosts here"),
     ):

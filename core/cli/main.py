@@ -79,6 +79,7 @@ def _dispatch(options: argparse.Namespace) -> int:
             "resume": runs.resume,
             "pause": remote.pause,
             "continue": remote.proceed,
+            "give-up": remote.give_up,
             "retry": remote.retry,
             "fetch": remote.fetch,
             "delete": runs.delete,

@@ -1,4 +1,4 @@
-"""The ``pilothouse runs`` commands for runs on other hosts: pause, continue, retry, fetch."""
+"""The ``pilothouse runs`` commands for runs on other hosts: pause, continue, give up, retry, fetch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from core.workspace.workspace import Workspace
 
 
 def pause(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
-    """Hold a run."""
+    """Ask a run to save and end its work for now."""
     run_id = found_run(workspace, options)
     workspace.pause(run_id)
     return _say(
         workspace, run_id, f"Asked {run_id} to pause. Let it go on with: pilothouse runs continue {run_id}", options
     )
+
+
+def give_up(workspace: Workspace, options: argparse.Namespace) -> ExitCode:
+    """Count a run as lost whose hosts do not answer any more."""
+    run_id = found_run(workspace, options)
+    workspace.give_up(run_id)
+    return _say(workspace, run_id, f"{run_id} counts as lost from now on.", options)
 
 
 def proceed(workspace: Workspace, options: argparse.Namespace) -> ExitCode:

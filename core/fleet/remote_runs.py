@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from core.contracts.errors import UserError
+from core.contracts.errors import PilothouseError, UserError
 from core.contracts.hosts import LOCAL_HOST, NoWatcher, Watcher
 from core.contracts.ids import RunId
 from core.contracts.placement import Engine
 from core.contracts.specs import LaunchSpec, RunSpec
 from core.contracts.states import RESUMABLE_STATES, RunState
+from core.fleet.given_up import note_given_up
+from core.fleet.parts import parts_of
 from core.fleet.run_folder import RunFolder
 from core.fleet.standing import standing_of
 from core.plugins.registry import registry
+from core.runlog.placements import read_placement
 from core.settings.home import Home
 
 if TYPE_CHECKING:
@@ -173,6 +176,26 @@ class RemoteRuns:
                 return
             raise UserError(f"The run {run_id} has already ended ({standing.state.value}).")
         engine.stop(folder)
+
+    def give_up(self, run_id: str) -> None:
+        """Count a run as lost whose hosts do not answer any more; what can be reached of it is asked to stop.
+
+        Raises:
+            UserError: It has ended, or all its hosts answer.
+            EnvironmentProblem: It cannot be noted here.
+        """
+        folder, engine = self._open(run_id)
+        placement = read_placement(folder.path)
+        assert placement is not None
+        silent = [part.placed.host for part in parts_of(folder.path, placement) if not part.link.is_reachable]
+        if not silent:
+            raise UserError(f"All hosts of the run {run_id} answer.", "Stop it instead.")
+        with contextlib.suppress(PilothouseError):
+            engine.stop(folder)
+        try:
+            note_given_up(folder.path, placement.attempt, list(dict.fromkeys(silent)))
+        except OSError as error:
+            raise folder.cannot_write(error) from error
 
     def pause(self, run_id: str) -> None:
         """Ask a run to save, end its workers and wait; raises as ``stop``."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from core.contracts.placement import LOCAL_NODE, Placement
 from core.contracts.states import RunState
 from core.fleet.cluster_record import ClusterRecord, read_cluster_record
+from core.fleet.given_up import given_up
 from core.fleet.parts import Part, parts_of
 from core.jobs.reconcile import Standing, examine
 from core.runlog.placements import is_elsewhere, read_placement
@@ -29,6 +30,12 @@ def standing_of(run_dir: Path) -> Standing:
     head = parts[0]
     if head.has_exit_record:
         return _concluded(head)
+    note = given_up(run_dir, placement.attempt)
+    if note is not None and (head.link.last_contact or 0.0) < note.ts:
+        return Standing(state=RunState.LOST, message=note.message, hint=_RESUME_HINT, ended=note.ts)
+    if note is not None and not head.is_concluded:
+        message = f"It was given up, but {head.placed.host} answers again."
+        return Standing(state=head.state or RunState.RUNNING, message=message, silent_since=head.silent_since)
     if placement.engine == "slurm" and (told := read_cluster_record(run_dir)) is not None:
         return _of_cluster(told, placement, head)
     if head.is_concluded and head.state is not RunState.STOPPING:

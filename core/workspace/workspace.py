@@ -275,6 +275,13 @@ class Workspace:
             self._launcher.stop(run_id)
         self._note(lambda: self._synchronizer.update(run_id))
 
+    def give_up(self, run_id: RunId) -> None:
+        """Count a run as lost whose hosts do not answer any more; UserError when they do, or it has ended."""
+        if not self._is_elsewhere(run_id):
+            raise UserError(f"The run {run_id} is on this machine.", "Stop it instead.")
+        self.fleet.runs.give_up(run_id)
+        self._note(lambda: self._synchronizer.update(run_id))
+
     def pause(self, run_id: RunId) -> None:
         """Ask a run to save, end its work for now and free its devices; raises as ``stop``."""
         if self._is_elsewhere(run_id):

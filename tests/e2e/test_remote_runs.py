@@ -402,3 +402,26 @@ def test_ctrl_c_undoes_a_launch_from_the_command_line(
     assert list(lab.workspace.home.runs_dir.iterdir()) == []
     for host in ("h1", "h2"):
         assert list((lab.hosts.home(host) / ".pilothouse" / "runs").iterdir()) == []
+
+
+def test_a_run_whose_host_is_gone_for_good_can_be_given_up_and_is_believed_when_it_returns(lab: RemoteLab) -> None:
+    run_id = lab.launch("h1", endless=True, step_s=0.02)
+    lab.at_step(run_id, 5)
+    with pytest.raises(UserError, match="All hosts of the run .* answer"):
+        lab.workspace.give_up(run_id)
+    lab.hosts.link("h1", up=False)
+    wait_for(lambda: lab.updated(run_id).silent_since, "the silence to be noted")
+    lab.workspace.give_up(run_id)
+    given_up = lab.workspace.summary(run_id)
+    assert given_up.state is RunState.LOST
+    assert "h1 does not answer" in given_up.message
+    lab.hosts.link("h1", up=True)
+    follower = lab.workspace.follow(lambda update: None)
+    try:
+        follower.watch(run_id)
+        wait_for(lambda: lab.workspace.summary(run_id).state is RunState.RUNNING, "its return", 60)
+        lab.workspace.stop(run_id)
+        wait_for(lambda: lab.workspace.summary(run_id).state is RunState.STOPPED, "its end", 60)
+    finally:
+        follower.close()
+    assert not any(lab.left(run_id).values())

@@ -15,6 +15,7 @@ from app.controllers.run_actions import (
     RunActions,
     can_build_on,
     can_delete,
+    can_give_up,
     can_pause,
     can_proceed,
     can_resume,
@@ -59,6 +60,10 @@ class RunCommands:
     def proceed(self, runs: Sequence[RunSummary]) -> None:
         """Let those that are paused go on."""
         self._actions.proceed(_ids(run for run in runs if can_proceed(run)))
+
+    def give_up(self, runs: Sequence[RunSummary]) -> None:
+        """Count those that do not answer any more as lost."""
+        self._actions.give_up(_ids(run for run in runs if can_give_up(run)))
 
     def clone(self, run: RunSummary) -> None:
         """Open the wizard with a run's settings."""
@@ -145,6 +150,8 @@ def fill_run_menu(menu: QMenu, commands: RunCommands, runs: Sequence[RunSummary]
         _add(menu, "folder", "Open folder", lambda: commands.open_folder(one), enabled=bool(one.run_dir))
     _add(menu, "copy", f"Copy id{keys('Ctrl+C')}", lambda: commands.copy_id(runs))
     menu.addSeparator()
+    if any(can_give_up(run) for run in runs):
+        _add(menu, "stop", "Give up: its hosts do not answer", lambda: commands.give_up(runs))
     can_any = any(can_delete(run) for run in runs)
     _add(menu, "trash", f"Delete…{keys('Del')}", lambda: commands.delete(runs), enabled=can_any)
 

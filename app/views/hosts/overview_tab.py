@@ -18,7 +18,6 @@ from app.viewmodels.device_table import DeviceTable
 from app.viewmodels.hardware_facts import Fact, hardware_facts
 from app.viewmodels.host_readings import core_percents
 from app.viewmodels.reading_history import ReadingHistory
-from app.views.icons import icon_pixmap
 from app.views.page import scroll_area
 from app.views.theme import SPACE, set_kind
 from app.views.widgets.card import Card
@@ -26,6 +25,7 @@ from app.views.widgets.card_grid import CardGrid
 from app.views.widgets.empty_state import EmptyState
 from app.views.widgets.heat_map import HeatMap
 from app.views.widgets.live_plot import LivePlot, plans_of
+from app.views.widgets.sentence_row import sentence_row
 from core.contracts.notices import Notice, Severity
 from core.contracts.telemetry import HardwareProblem, HardwareReport
 
@@ -172,30 +172,12 @@ class OverviewTab(QWidget):
         _clear(self._problem_card.body)
         self._problem_card.setVisible(bool(problems))
         for problem in problems:
-            self._problem_card.body.addWidget(_problem_row(problem))
+            self._problem_card.body.addWidget(_problem_row(problem, self.devicePixelRatioF()))
 
 
-def _problem_row(problem: HardwareProblem) -> QWidget:
-    box = QWidget()
-    row = QHBoxLayout(box)
-    row.setContentsMargins(0, 0, 0, 0)
-    row.setSpacing(SPACE.s + 2)
+def _problem_row(problem: HardwareProblem, ratio: float) -> QWidget:
     icon_name, colour = _LOOKS[problem.severity]
-    picture = QLabel()
-    picture.setPixmap(icon_pixmap(icon_name, 18, colour, box.devicePixelRatioF()))
-    words = QVBoxLayout()
-    words.setSpacing(2)
-    for text, kind in ((problem.message, "body"), (problem.hint, "caption")):
-        if text:
-            label = QLabel(text)
-            label.setWordWrap(True)
-            label.setTextFormat(Qt.TextFormat.PlainText)
-            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-            set_kind(label, "caption" if kind == "caption" else "body")
-            words.addWidget(label)
-    row.addWidget(picture, 0, Qt.AlignmentFlag.AlignTop)
-    row.addLayout(words, 1)
-    return box
+    return sentence_row(icon_name, colour, problem.message, problem.hint, ratio)
 
 
 def _clear(layout: QGridLayout | QVBoxLayout) -> None:

@@ -11,8 +11,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from app.viewmodels.host_wording import LEVEL_LOOKS, check_text, host_title
-from app.views.icons import icon_pixmap
 from app.views.theme import SPACE, set_kind, set_role
+from app.views.widgets.sentence_row import sentence_row
 from core.contracts.hosts import CheckReport, Finding, FindingLevel
 
 _ORDER = (FindingLevel.ERROR, FindingLevel.WARNING, FindingLevel.OK)
@@ -87,23 +87,6 @@ def _heading(report: CheckReport) -> QWidget:
 def finding_row(finding: Finding, ratio: float) -> QWidget:
     """Return a row of icon, sentence and remedy."""
     look = LEVEL_LOOKS[finding.level]
-    box = QWidget()
+    box = sentence_row(look.icon, look.colour, finding.what, finding.remedy, ratio)
     box.setAccessibleName(f"{look.word}: {finding.what} {finding.remedy}".strip())
-    row = QHBoxLayout(box)
-    row.setContentsMargins(0, 0, 0, 0)
-    row.setSpacing(SPACE.s + 2)
-    picture = QLabel()
-    picture.setPixmap(icon_pixmap(look.icon, 18, look.colour, ratio))
-    words = QVBoxLayout()
-    words.setSpacing(2)
-    for text, kind in ((finding.what, "body"), (finding.remedy, "caption")):
-        if text:
-            label = QLabel(text)
-            label.setWordWrap(True)
-            label.setTextFormat(Qt.TextFormat.PlainText)
-            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-            set_kind(label, "caption" if kind == "caption" else "body")
-            words.addWidget(label)
-    row.addWidget(picture, 0, Qt.AlignmentFlag.AlignTop)
-    row.addLayout(words, 1)
     return box

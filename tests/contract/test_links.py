@@ -355,18 +355,20 @@ def test_a_link_that_was_closed_says_cancelled(link: Link, there: str) -> None:
             use()
 
 
-def test_closing_ends_who_waits(link: Link) -> None:
+def test_closing_ends_who_waits(link: Link, tmp_path: Path) -> None:
     raised: list[BaseException] = []
+
+    started = tmp_path / "started"
 
     def wait() -> None:
         try:
-            link.run(["sleep", "60"], timeout_s=50)
+            link.run(["sh", "-c", ': > "$0"; sleep 60', str(started)], timeout_s=50)
         except (Cancelled, EnvironmentProblem) as error:
             raised.append(error)
 
     thread = threading.Thread(target=wait)
     thread.start()
-    time.sleep(0.3)
+    wait_for(started.exists, "the command to run")
     began = time.monotonic()
     link.close()
     thread.join(20)

@@ -22,7 +22,7 @@ from core.settings.hosts_file import HostsFile
 from core.workspace.workspace import Workspace
 from tests.helpers.host_lab import HostLab, opened_host_lab
 from tests.helpers.waiting import wait_for
-from tests.helpers.window_process import WindowProcess
+from tests.helpers.window_process import WindowProcess, opened_windows
 
 pytestmark = pytest.mark.timeout(600)
 STEPS = 120
@@ -43,16 +43,8 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostLab]:
 
 @pytest.fixture
 def open_window(tmp_path: Path) -> Iterator[Callable[[], WindowProcess]]:
-    opened: list[WindowProcess] = []
-
-    def open_one() -> WindowProcess:
-        opened.append(WindowProcess(tmp_path / f"window-{len(opened)}.log"))
-        return opened[-1]
-
-    yield open_one
-    for window in opened:
-        if window.process.returncode is None:
-            window.kill()
+    with opened_windows(tmp_path) as opener:
+        yield opener
 
 
 def _add_host(window: WindowProcess, name: str, button: str) -> None:

@@ -14,7 +14,7 @@ from core.contracts.states import RunState
 from core.jobs.processes import marked_processes
 from core.jobs.reconcile import examine
 from tests.helpers.waiting import wait_for
-from tests.helpers.window_process import WindowProcess
+from tests.helpers.window_process import WindowProcess, opened_windows
 
 
 def runs_in(home: Path) -> list[RunId]:
@@ -35,17 +35,8 @@ def home(pilothouse_home: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def open_window(tmp_path: Path) -> Iterator[Callable[[], WindowProcess]]:
-    """Return what opens windows; those still open are killed at the end."""
-    opened: list[WindowProcess] = []
-
-    def open_one() -> WindowProcess:
-        opened.append(WindowProcess(tmp_path / f"window-{len(opened)}.log"))
-        return opened[-1]
-
-    yield open_one
-    for window in opened:
-        if window.process.returncode is None:
-            window.kill()
+    with opened_windows(tmp_path) as opener:
+        yield opener
 
 
 @pytest.mark.timeout(900)

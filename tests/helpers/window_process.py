@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +72,20 @@ class WindowProcess:
         self.process.stdin.close()
         self.process.stdout.close()
         self._log.close()
+
+
+@contextmanager
+def opened_windows(folder: Path) -> Generator[Callable[[], WindowProcess]]:
+    """Yield what opens windows; those still open are killed at the end."""
+    opened: list[WindowProcess] = []
+
+    def open_one() -> WindowProcess:
+        opened.append(WindowProcess(folder / f"window-{len(opened)}.log"))
+        return opened[-1]
+
+    try:
+        yield open_one
+    finally:
+        for window in opened:
+            if window.process.returncode is None:
+                window.kill()

@@ -16,6 +16,7 @@ from app.controllers.fleet_controller import FleetController
 from app.controllers.tasks import Task
 from app.viewmodels.wording import span_text
 from app.views.dialogs.work_dialog import WorkDialog, caption, form_layout
+from app.views.theme import SPACE
 from core.contracts.hosts import HOST_NAME_PATTERN, LOCAL_HOST, ConfigHost, HostRecord, HostStatus, LinkState
 from core.contracts.notices import Notice
 
@@ -114,6 +115,7 @@ class HostDialog(WorkDialog):
         browse.setAccessibleName("Browse for a key file")
         browse.clicked.connect(self._on_browse)
         row = QHBoxLayout()
+        row.setSpacing(SPACE.s)
         row.addWidget(self._identity, 1)
         row.addWidget(browse)
         form.addRow("Key file", row)
@@ -123,7 +125,11 @@ class HostDialog(WorkDialog):
         self._slurm.setObjectName("host_slurm")
         form.addRow("", self._slurm)
         self.column.addLayout(form)
-        self.column.addWidget(caption("Passwords are asked for when they are needed and kept in the keyring only."))
+        self.column.addWidget(
+            caption(
+                "Passwords are asked for when they are needed. Kept ones go to the keyring, or encrypted to a file where there is none."
+            )
+        )
         self._test = QPushButton("Test")
         self._test.setObjectName("host_test")
         self._test.setAutoDefault(False)

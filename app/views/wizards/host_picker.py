@@ -31,6 +31,7 @@ _TITLES = ("Host", "State", "GPUs", "Role")
 _ROW_HEIGHT = 40
 _SHOWN_ROWS = 8
 _MANY = 8
+_NAME_WIDTH = 168
 
 
 class HostPicker(QWidget):
@@ -114,7 +115,7 @@ class HostPicker(QWidget):
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
-        for column, width in ((0, 240), (1, 200), (3, 64)):
+        for column, width in ((0, 240), (1, 224), (3, 64)):
             table.setColumnWidth(column, width)
         table.verticalHeader().hide()
         table.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
@@ -127,9 +128,10 @@ class HostPicker(QWidget):
 
     def _fill(self, record: HostRecord) -> None:
         row = self._rows[record.name]
-        box = QCheckBox(record.name)
+        box = QCheckBox(self.fontMetrics().elidedText(record.name, Qt.TextElideMode.ElideMiddle, _NAME_WIDTH))
+        box.setAccessibleName(record.name)
         box.setObjectName(f"pick_{record.name}")
-        box.setToolTip(address_text(record))
+        box.setToolTip(f"{record.name}: {address_text(record)}")
         box.clicked.connect(lambda checked, name=record.name: self._on_clicked(name, checked=checked))
         self.table.setCellWidget(row, 0, _padded(box))
         self.table.setCellWidget(row, 1, _padded(Chip()))

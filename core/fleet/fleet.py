@@ -210,7 +210,7 @@ class Fleet:
         """Look at hosts before a launch: all findings at once, each with a remedy; needs no runtime on them."""
         from core.fleet.preflight import check_hosts
 
-        return check_hosts(self.pool, tuple(self.host(name) for name in names), spec, watcher)
+        return check_hosts(self.pool, tuple(self.pool.record(name) for name in names), spec, watcher)
 
     def install(
         self, name: str, choice: RuntimeRecord, watcher: Watcher, wheels_from_here: bool | None = None

@@ -56,6 +56,7 @@ class RunKind:
         icon: Name of an icon in ``resources/icons``.
         run: Does the work in a worker process. Heavy libraries are imported inside it, never at module level.
         check: Looks at things outside the spec (files, disk) before a launch; quick, never raises.
+        rank_run: For a kind whose ``run`` starts ranks under torchrun: what each rank does. ``core.train.rank`` calls it.
         ranks: Returns how many ranks the spec starts on each node.
         spans_nodes: It can run on several nodes at once; it then reads ``RunContext.placement``.
         code_folder: Returns the folder of user code that the spec needs, absolute; empty for none. It is copied to
@@ -72,6 +73,7 @@ class RunKind:
     icon: str
     run: Run
     check: Check = no_check
+    rank_run: Run | None = None
     ranks: Ranks = one_rank
     spans_nodes: bool = False
     code_folder: CodeFolder = no_code

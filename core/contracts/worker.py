@@ -6,7 +6,7 @@ sentence, and polls ``should_stop`` at least once a second; after a stop it save
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -83,8 +83,14 @@ class RunContext(Protocol):
         """Return an empty temporary folder to write the checkpoint of ``step`` into; then call ``commit_checkpoint``."""
         ...
 
-    def commit_checkpoint(self, step: int, *, keep_last: int = 2) -> CheckpointRecord:
-        """Hash, fsync and rename the folder of ``new_checkpoint`` into place, then remove checkpoints beyond ``keep_last``."""
+    def commit_checkpoint(self, step: int, *, keep_last: int = 2, keep_steps: Collection[int] = ()) -> CheckpointRecord:
+        """Hash, fsync and rename the folder of ``new_checkpoint`` into place, then remove older ones.
+
+        Args:
+            step: Which one; may be called from another thread than the main one.
+            keep_last: The newest that stay.
+            keep_steps: Steps of others that stay, such as the best.
+        """
         ...
 
     def latest_checkpoint(self) -> CheckpointRecord | None:
@@ -93,6 +99,10 @@ class RunContext(Protocol):
 
     def started_from(self, step: int | None) -> None:
         """Say, before the first metric of an attempt, from which step it goes on (None: from nothing)."""
+        ...
+
+    def stability(self, step: int, signal: str, action: str, message: str = "") -> None:
+        """Record that the stability guard saw ``signal`` at ``step`` and did ``action``; shown on the curves."""
         ...
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
@@ -105,6 +115,10 @@ class RunContext(Protocol):
 
     def child(self, run_id: RunId, role: str = "") -> None:
         """Record that this run started another one."""
+        ...
+
+    def take_request(self, name: str) -> bool:
+        """Return whether ``control/<name>`` was asked for since the last call, such as ``profile``. Cheap: call it every step."""
         ...
 
     def should_stop(self) -> bool:

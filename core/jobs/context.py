@@ -6,7 +6,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from core.contracts.events import Cell
@@ -27,7 +27,14 @@ class WorkerContext:
     """One worker process's handle on its run. Thread: the main thread; ``metric`` and ``log`` from any."""
 
     def __init__(
-        self, home: Path, run_dir: Path, attempt: int, *, node: str = LOCAL_NODE, placement: Placement | None = None
+        self,
+        home: Path,
+        run_dir: Path,
+        attempt: int,
+        *,
+        node: str = LOCAL_NODE,
+        placement: Placement | None = None,
+        writer: str = WORKER_RANK,
     ) -> None:
         self.home = home
         self.run_dir = run_dir
@@ -37,13 +44,14 @@ class WorkerContext:
         self.node = node
         self.placement = placement or local_placement(run_dir)
         self._layout = RunLayout(run_dir)
-        self._writer = EventWriter(self._layout.events(WORKER_RANK, node))
+        self._writer = EventWriter(self._layout.events(writer, node))
         self._started = time.monotonic()
         self._start_fraction: float | None = None
         self._last_progress = ("", 0.0)
         self._pending: dict[str, object] | None = None
         self._signalled = False
         self._next_stop_poll = 0.0
+        self._next_request_poll: dict[str, float] = {}
 
     def obey_signals(self) -> None:
         """Take SIGTERM as a request to stop; call once, on the main thread."""
@@ -129,7 +137,7 @@ class WorkerContext:
         """Return an empty temporary folder to write the checkpoint of ``step`` into."""
         return checkpoints.begin(self._layout.checkpoints, step)
 
-    def commit_checkpoint(self, step: int, *, keep_last: int = 2) -> CheckpointRecord:
+    def commit_checkpoint(self, step: int, *, keep_last: int = 2, keep_steps: Collection[int] = ()) -> CheckpointRecord:
         """Seal the checkpoint of ``step``, record it, then remove those beyond ``keep_last``.
 
         One of a later step was passed over when this attempt began (it is damaged): it is removed first, so that it
@@ -140,7 +148,8 @@ class WorkerContext:
         found = checkpoints.all_checkpoints(self._layout.checkpoints)
         passed_over = [(old, old_manifest) for old, old_manifest in found if old_manifest.step > step]
         older = found[len(passed_over) :]
-        for old, old_manifest in [*passed_over, *older[max(keep_last, 1) :]]:
+        beyond = [entry for entry in older[max(keep_last, 1) :] if entry[1].step not in keep_steps]
+        for old, old_manifest in [*passed_over, *beyond]:
             shutil.rmtree(old)
             self._write_checkpoint(old, old_manifest, removed=True)
         return self._checkpoint_record(folder, manifest)
@@ -178,6 +187,10 @@ class WorkerContext:
         """Say from which step this attempt goes on."""
         self._writer.write("attempt", attempt=self.attempt, resumed_from_step=step)
 
+    def stability(self, step: int, signal: str, action: str, message: str = "") -> None:
+        """Record what the stability guard saw and did."""
+        self._writer.write("stability", step=step, signal=signal, action=action, message=message)
+
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         """Publish a small result table."""
         self._writer.write("table", name=name, columns=list(columns), rows=[list(row) for row in rows])
@@ -203,6 +216,18 @@ class WorkerContext:
             self._signalled = self._layout.stop_request.exists()
         self.stop_seen = self.stop_seen or self._signalled
         return self._signalled
+
+    def take_request(self, name: str) -> bool:
+        """Take ``control/<name>`` away and return whether it was there (looked for 20 times a second at most)."""
+        now = time.monotonic()
+        if now < self._next_request_poll.get(name, 0.0):
+            return False
+        self._next_request_poll[name] = now + _STOP_POLL_S
+        try:
+            (self._layout.control / name).unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def close(self) -> None:
         """Write what waits and close the log."""

@@ -20,7 +20,7 @@ import torch
 from core.contracts.events import Cell
 from core.contracts.worker import RunContext
 from core.train.image_data import ImageSet, Split, as_input
-from core.train.models import ImageNetwork, ImageNetworkConfig
+from core.train.image_network import ImageNetwork, ImageNetworkConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

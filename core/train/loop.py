@@ -18,8 +18,9 @@ import torch
 from core.contracts.errors import UserError
 from core.contracts.worker import RunContext
 from core.train.checkpoint import load_checkpoint, random_states, restore_random_states, save_checkpoint
-from core.train.fields import CheckpointSpec, OptimizerSpec
 from core.train.optim import build_average, build_optimizer, lr_at
+from core.train.specs.checkpoints import CheckpointSpec
+from core.train.specs.optimizer import OptimizerSpec
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from core.train.fields import OptimizerSpec
+from core.train.specs.optimizer import OptimizerSpec
 
 if TYPE_CHECKING:
     from torch import nn

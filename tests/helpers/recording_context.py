@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from core.contracts.events import Cell
@@ -54,6 +54,8 @@ class RecordingContext:
         self.results: dict[str, float] = {}
         self.children: list[tuple[RunId, str]] = []
         self.resumed_from: list[int | None] = []
+        self.stabilities: list[tuple[int, str, str, str]] = []
+        self.requests: set[str] = set()
         self.stop_when: Callable[[], bool] = lambda: False
 
     @property
@@ -126,7 +128,7 @@ class RecordingContext:
         folder.mkdir(parents=True)
         return folder
 
-    def commit_checkpoint(self, step: int, *, keep_last: int = 2) -> CheckpointRecord:
+    def commit_checkpoint(self, step: int, *, keep_last: int = 2, keep_steps: Collection[int] = ()) -> CheckpointRecord:
         folder = self._temporary(step)
         final = self.layout.checkpoints / f"step-{step:08d}"
         shutil.rmtree(final, ignore_errors=True)
@@ -140,9 +142,10 @@ class RecordingContext:
             ts=time.time(),
         )
         self.checkpoints = [c for c in self.checkpoints if c.step != step] + [record]
-        for old in self.checkpoints[:-keep_last]:
+        beyond = [old for old in self.checkpoints[:-keep_last] if old.step not in keep_steps]
+        for old in beyond:
             shutil.rmtree(old.path)
-        self.checkpoints = self.checkpoints[-keep_last:]
+        self.checkpoints = [kept for kept in self.checkpoints if kept not in beyond]
         return record
 
     def latest_checkpoint(self) -> CheckpointRecord | None:
@@ -155,6 +158,9 @@ class RecordingContext:
     def started_from(self, step: int | None) -> None:
         self.resumed_from.append(step)
 
+    def stability(self, step: int, signal: str, action: str, message: str = "") -> None:
+        self.stabilities.append((step, signal, action, message))
+
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         assert all(len(row) == len(columns) for row in rows)
         self.tables[name] = TableRecord(name=name, columns=tuple(columns), rows=tuple(tuple(row) for row in rows))
@@ -164,6 +170,12 @@ class RecordingContext:
 
     def child(self, run_id: RunId, role: str = "") -> None:
         self.children.append((run_id, role))
+
+    def take_request(self, name: str) -> bool:
+        if name not in self.requests:
+            return False
+        self.requests.remove(name)
+        return True
 
     def should_stop(self) -> bool:
         return self.stop_when()

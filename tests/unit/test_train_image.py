@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.train.checkpoint import FILE_NAME
-from core.train.models import load_torch_model
+from core.train.image_network import load_torch_model
 from core.train.tasks.image import ImageTrainingSpec, run
 from tests.helpers.recording_context import RecordingContext
 from tests.unit.test_train_image_data import make_folder

@@ -10,7 +10,7 @@ from PIL import Image
 
 from core.contracts.errors import UserError
 from core.train import image_data
-from core.train.fields import CheckpointSpec
+from core.train.specs.checkpoints import CheckpointSpec
 from core.train.tasks.image import ImageTrainingSpec, check
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.train.fields import OptimizerSpec
+from core.train.specs.optimizer import OptimizerSpec
 from core.train.optim import build_average, build_optimizer, lr_at
 
 

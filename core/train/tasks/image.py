@@ -16,14 +16,17 @@ from core.contracts.kinds import RunKind
 from core.contracts.specs import Device, RunSpec, Seed
 from core.contracts.worker import RunContext
 from core.train.augmentation import AugmentationSpec
-from core.train.fields import CheckpointSpec, EmaDecay, OptimizerSpec, Precision, extra
+from core.train.fields import extra
 from core.train.image_data import DIGITS, MIN_IMAGES_PER_CLASS, ImageSet, Split
 from core.train.space import check_space, checkpoint_bytes
+from core.train.specs.checkpoints import CheckpointSpec
+from core.train.specs.compute import Precision
+from core.train.specs.optimizer import EmaDecay, OptimizerSpec
 
 if TYPE_CHECKING:
     from core.train.image_learning import Scores
+    from core.train.image_network import ImageNetworkConfig
     from core.train.loop import TrainingLoop
-    from core.train.models import ImageNetworkConfig
 
 _MODEL = "Model"
 _DATA = "Data"
@@ -257,7 +260,7 @@ def _load(spec: ImageTrainingSpec, context: RunContext) -> ImageSet:
 
 def _configure(spec: ImageTrainingSpec, images: ImageSet, split: Split) -> ImageNetworkConfig:
     from core.train.image_data import channel_statistics
-    from core.train.models import ImageNetworkConfig
+    from core.train.image_network import ImageNetworkConfig
 
     mean, std = channel_statistics(images, split.train)
     return ImageNetworkConfig(
@@ -279,8 +282,8 @@ def _build_loop(
     from core.train.device import make_accelerator
     from core.train.image_batches import BatchSpec, ImageBatches, build_augmentation
     from core.train.image_learning import ImageLearning
+    from core.train.image_network import ImageNetwork
     from core.train.loop import LoopPlan, TrainingLoop
-    from core.train.models import ImageNetwork
 
     accum = spec.optimizer.grad_accum_steps
     accelerator = make_accelerator(spec.device, spec.precision, accum)
@@ -334,7 +337,7 @@ def _finish(
     """Measure the best weights on the test part, once, and write everything the run leaves behind."""
     from core.train.image_export import write_data, write_model
     from core.train.image_learning import score
-    from core.train.models import ImageNetwork
+    from core.train.image_network import ImageNetwork
 
     images, split = data
     model = loop.load_best()

@@ -15,8 +15,11 @@ from core.contracts.errors import FieldProblem, UserError
 from core.contracts.kinds import RunKind
 from core.contracts.specs import Device, RunSpec, Seed
 from core.contracts.worker import RunContext
-from core.train.fields import Beta2, CheckpointSpec, OptimizerSpec, Precision, WeightDecay, extra
+from core.train.fields import extra
 from core.train.space import check_space, checkpoint_bytes
+from core.train.specs.checkpoints import CheckpointSpec
+from core.train.specs.compute import Precision
+from core.train.specs.optimizer import Beta2, OptimizerSpec, WeightDecay
 from core.train.text_data import MAX_BYTES, STDLIB, list_texts, load_text
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The training loop, its contract with tasks, checkpoints, precision and measured steps."""

@@ -1,0 +1,1 @@
+"""Builds, loads and describes the networks that are trained."""

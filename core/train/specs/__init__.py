@@ -1,0 +1,1 @@
+"""Groups of spec fields that the training kinds share, one file each."""

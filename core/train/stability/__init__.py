@@ -1,0 +1,1 @@
+"""Watches a training for trouble and does something about it."""

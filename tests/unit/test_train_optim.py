@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from core.train.specs.optimizer import OptimizerSpec
 from core.train.optim import build_average, build_optimizer, lr_at
+from core.train.specs.optimizer import OptimizerSpec
 
 
 def test_lr_rises_linearly_then_falls_as_a_cosine_to_the_final_share() -> None:

@@ -34,7 +34,7 @@ def _sentence(error: Exception) -> tuple[str, str, str]:
     return "bug", f"{type(error).__name__}: {first_line}".rstrip(": "), "The traceback is in the log."
 
 
-def _is_no_space(error: BaseException | None) -> bool:
+def is_no_space(error: BaseException | None) -> bool:
     """Tell whether a full disk is at the root of an error."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -43,8 +43,16 @@ def _is_no_space(error: BaseException | None) -> bool:
     return False
 
 
-def _report(context: WorkerContext, error: Exception) -> int:
+def report(context: WorkerContext, error: Exception, *, before: str = "") -> int:
+    """Turn what a task raised into a failure event and words in the log; return the exit status.
+
+    Args:
+        context: The run.
+        error: What was raised.
+        before: Put before the sentence, such as the rank.
+    """
     kind, message, hint = _sentence(error)
+    message = f"{before}{message}"
     try:
         if kind == "bug":
             traceback.print_exception(error)
@@ -53,8 +61,8 @@ def _report(context: WorkerContext, error: Exception) -> int:
         sys.stderr.flush()
         context.failure(kind, message, hint)
     except OSError as secondary:
-        return EXIT_NO_SPACE if _is_no_space(secondary) else 1
-    return EXIT_NO_SPACE if _is_no_space(error) else 1
+        return EXIT_NO_SPACE if is_no_space(secondary) else 1
+    return EXIT_NO_SPACE if is_no_space(error) else 1
 
 
 def host(run_dir: Path, attempt: int, node: str = LOCAL_NODE) -> int:
@@ -67,15 +75,15 @@ def host(run_dir: Path, attempt: int, node: str = LOCAL_NODE) -> int:
         context = WorkerContext(home, run_dir, attempt, node=node, placement=placement)
     except OSError as error:
         sys.stderr.write(f"The event log cannot be opened: {error}\n")
-        return EXIT_NO_SPACE if _is_no_space(error) else 1
+        return EXIT_NO_SPACE if is_no_space(error) else 1
     context.obey_signals()
     try:
         kind.run(relocated(spec, placement, node), context)
         context.close()
     except SystemExit as error:
-        return _report(context, RuntimeError(f"the task ended its process itself with exit status {error.code!r}"))
+        return report(context, RuntimeError(f"the task ended its process itself with exit status {error.code!r}"))
     except Exception as error:  # noqa: BLE001 - the top frame of the worker: everything becomes a sentence
-        return _report(context, error)
+        return report(context, error)
     return EXIT_STOPPED if context.stop_seen else 0
 
 

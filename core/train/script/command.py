@@ -128,10 +128,11 @@ def launch_argv(
     if launcher == "accelerate":
         what = "runs on one node here" if group.spans_nodes else "runs one process on a CPU"
         note = f"accelerate launch {what}; torchrun starts them instead."
-    return [interpreter, "-m", "torch.distributed.run", *_torchrun_options(group), "--"], env, note
+    return [interpreter, "-m", "torch.distributed.run", *torchrun_options(group), "--"], env, note
 
 
-def _torchrun_options(group: RankGroup) -> list[str]:
+def torchrun_options(group: RankGroup) -> list[str]:
+    """Return the options of torchrun with which this node starts its ranks and meets the others."""
     placement = group.placement
     options = ["--nproc-per-node", str(group.processes)]
     if group.processes > 1 or group.spans_nodes:

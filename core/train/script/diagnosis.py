@@ -98,18 +98,24 @@ def _hint(code: int, diagnosis: Diagnosis | None, interpreter: str) -> str:
     return "The log shows what it printed before."
 
 
-def explain_failure(code: int, output: str, interpreter: str) -> UserError:
+def failed_rank(output: str) -> tuple[int | None, int | None]:
+    """Return the rank that torchrun names as the first that failed, and its exit code; None where it names none."""
+    root = _FAILED_RANK.search(output)
+    return (int(root[1]), int(root[2])) if root else (None, None)
+
+
+def explain_failure(code: int, output: str, interpreter: str, what: str = "The script") -> UserError:
     """Return the error to raise for a script that ended with ``code``.
 
     Args:
         code: Exit code as ``subprocess`` gives it: negative for a signal.
         output: The end of what it printed.
         interpreter: The Python it ran under, for the hint.
+        what: What it was, at the beginning of a sentence.
     """
     lines = output.splitlines()
-    root = _FAILED_RANK.search(output)
-    rank = int(root[1]) if root else None
-    code = int(root[2]) if root else code
+    rank, rank_code = failed_rank(output)
+    code = code if rank_code is None else rank_code
     quote = _quote(lines, rank)
     diagnosis = classify(quote.line)
     if diagnosis is None or diagnosis.is_secondary:
@@ -120,7 +126,7 @@ def explain_failure(code: int, output: str, interpreter: str) -> UserError:
             rank = rank if known.rank is None else known.rank
     elif rank is None:
         rank = quote.rank
-    who = "The script" if rank is None else f"Rank {rank} of the script"
+    who = what if rank is None else f"Rank {rank} of {what[0].lower()}{what[1:]}"
     told = quote.line if diagnosis is None else diagnosis.message
     message = f"{who} {_how_it_ended(code)}" + (f": {told[:_LONGEST_QUOTE]}" if told else ".")
     hint = _hint(code, diagnosis, interpreter)

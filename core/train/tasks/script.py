@@ -7,8 +7,6 @@ Trainer's lines, or the one-file emitter. The parts live in ``core.train.script`
 from __future__ import annotations
 
 import os
-import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +16,8 @@ from core.contracts.errors import EnvironmentProblem, FieldProblem
 from core.contracts.kinds import RunKind
 from core.contracts.specs import Device, RunSpec
 from core.contracts.worker import RunContext
-from core.jobs.processes import descendants
-from core.jobs.triage import classify
 from core.runlog.layout import RunLayout
+from core.train import child
 from core.train.fields import extra
 from core.train.script.command import (
     Launcher,
@@ -40,10 +37,6 @@ if TYPE_CHECKING:
 _SCRIPT = "Script"
 _PROCESSES = "Launcher"
 _METRICS = "Metrics"
-_POLL_S = 0.2
-_KILL_WAIT_S = 5.0
-_IDLE_LIMIT_S = 2.0
-_WORD_LIMIT_S = 3.0
 _OUTPUT_KIND = "script.output"
 _EMITTED_EVENTS = "events.*.[0-9]*.jsonl"
 
@@ -207,29 +200,6 @@ def _command(spec: ScriptTrainingSpec, context: RunContext) -> ScriptCommand:
     )
 
 
-def _start(command: ScriptCommand) -> subprocess.Popen[bytes]:
-    """Start the script with our output as its own, so that it lands in the run's log.
-
-    Raises:
-        EnvironmentProblem: It cannot be started.
-    """
-    environment = {name: value for name, value in {**os.environ, **command.env}.items() if value}
-    try:
-        return subprocess.Popen(command.argv, cwd=command.cwd, env=environment, stdin=subprocess.DEVNULL)
-    except OSError as error:
-        raise EnvironmentProblem(
-            f"{command.argv[0]} cannot be started in {command.cwd}: {error.strerror}.",
-            "Check the interpreter and the working folder.",
-        ) from error
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Leave no process behind, whatever happened."""
-    if process.poll() is None:
-        process.kill()
-        process.wait(_KILL_WAIT_S)
-
-
 def _list_outputs(context: RunContext) -> None:
     for path in sorted(context.artifacts_dir.iterdir()):
         context.artifact(path, kind=_OUTPUT_KIND)
@@ -255,15 +225,22 @@ def run(spec: ScriptTrainingSpec, context: RunContext) -> None:
     # The nodes other than the head report through the emitter alone: what one watches would be seen twice on a shared disk.
     places = [command.cwd / _fill(place, context) for place in spec.watch] or [command.cwd]
     watch = ScriptWatch(context, [*places, context.artifacts_dir], log, log_offset) if is_head else None
-    process = _start(command)
+    process = child.start(command.argv, command.cwd, command.env)
     try:
-        stopped = _follow(spec, context, process, watch)
+        stopped = child.follow(
+            process,
+            context,
+            grace_s=spec.launch.stop_grace_s,
+            launches_ranks=spec.launcher != "python",
+            what="The script",
+            poll=(lambda: None) if watch is None else watch.poll,
+        )
     finally:
-        _end(process)
+        child.end(process)
     if watch is not None:
         watch.finish()
     output = "" if stopped or process.returncode == 0 else read_tail(log, log_offset)
-    stopped = stopped or (len(context.placement.nodes) > 1 and _is_stopped_too(context, output))
+    stopped = stopped or (len(context.placement.nodes) > 1 and child.is_stopped_too(context, output))
     if process.returncode != 0 and not stopped:
         raise explain_failure(process.returncode, output, command.argv[0])
     if watch is not None:
@@ -271,57 +248,10 @@ def run(spec: ScriptTrainingSpec, context: RunContext) -> None:
         _warn_of_silence(context, watch, stopped=stopped)
 
 
-def _is_stopped_too(context: RunContext, output: str) -> bool:
-    """Tell whether the run is being stopped or paused; what only says that others are gone waits for word of that.
-
-    When one node of several is stopped first, the ranks of the others may end by themselves before their own stop.
-    """
-    diagnosis = classify(output)
-    deadline = time.monotonic() + (_WORD_LIMIT_S if diagnosis is not None and diagnosis.is_secondary else 0.0)
-    while not (is_stopped := context.should_stop()) and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
-    return is_stopped
-
-
 def _warn_of_silence(context: RunContext, watch: ScriptWatch, *, stopped: bool) -> None:
     has_emitted = any(context.run_dir.glob(_EMITTED_EVENTS))
     if watch.num_points == 0 and not has_emitted and not stopped:
         context.log("The script reported no metrics that were recognised.", "warning")
-
-
-def _follow(
-    spec: ScriptTrainingSpec, context: RunContext, process: subprocess.Popen[bytes], watch: ScriptWatch | None
-) -> bool:
-    """Read metrics until the script ends; return whether it was asked to stop."""
-    deadline = idle_since = None
-    while process.poll() is None:
-        if watch is not None:
-            watch.poll()
-        now = time.monotonic()
-        if deadline is None and context.should_stop():
-            context.log("The script is asked to stop.")
-            process.terminate()
-            deadline = now + spec.launch.stop_grace_s
-        if deadline is not None:
-            idle_since = (idle_since or now) if _has_only_itself(spec, process.pid) else None
-            if now > deadline:
-                context.log("The script did not end in time and was killed.", "warning")
-                _end(process)
-            elif idle_since is not None and now - idle_since > _IDLE_LIMIT_S:
-                _end(process)
-        try:
-            process.wait(_POLL_S)
-        except subprocess.TimeoutExpired:
-            continue
-    return deadline is not None
-
-
-def _has_only_itself(spec: ScriptTrainingSpec, pid: int) -> bool:
-    """Tell whether a launcher is left without ranks.
-
-    When its ranks have ended, torchrun waits up to five minutes for the other nodes, and hears no signal meanwhile.
-    """
-    return spec.launcher != "python" and not descendants(pid)
 
 
 KIND = RunKind(

@@ -90,10 +90,16 @@ def _unknown_keys(mapping: Mapping[str, Any], fields: list[SpecField], prefix: t
 
 
 def _resolve_path(field: SpecField, value: Any, folder: Path | None) -> Any:
-    """Make a relative path absolute against the spec's own folder; names that are no path stay."""
+    """Make a relative path absolute against the spec's own folder.
+
+    What is no path stays: URLs, the field's fixed ``names``, and, where the field takes a path ``or_name`` (such as that
+    of a model on the Hub), all that does not begin with ``.``, ``/`` or ``~``.
+    """
     if not field.path_kind or not isinstance(value, str) or not value or folder is None:
         return value
-    if value in field.meta.get("names", ()):
+    if value in field.meta.get("names", ()) or "://" in value:
+        return value
+    if field.meta.get("or_name") and not value.startswith((".", "/", "~")):
         return value
     try:
         expanded = Path(value).expanduser()

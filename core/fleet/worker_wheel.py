@@ -28,7 +28,11 @@ REQUIRED = ("msgspec", "psutil", "platformdirs", "tomli-w", "nvidia-ml-py", "num
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
-    "train": ("torch", "torchvision", "accelerate", "scikit-learn", "scipy", "tensorboard", "onnx", "onnxscript"),
+    "train": (
+        *("torch", "torchvision", "accelerate", "scikit-learn", "scipy", "tensorboard", "onnx", "onnxscript"),
+        *("transformers", "tokenizers", "safetensors", "peft", "timm", "bitsandbytes", "torchao"),
+        *("datasets", "torchdata", "pyarrow", "fsspec", "s3fs", "jinja2", "zstandard"),
+    ),
     "infer": ("onnx", "onnxruntime", "openvino", "threadpoolctl", "scikit-learn"),
     "compress": ("onnx", "onnxruntime", "openvino", "nncf", "torchao", "torch", "torchvision", "scikit-learn"),
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from core.contracts.errors import FieldProblem
+from core.contracts.estimates import MemoryEstimate
 
 FormValue = str | int | float | bool | list[str] | dict[str, str] | None
 
@@ -29,6 +30,31 @@ class FieldKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FieldCondition:
+    """When a field has a meaning, told by the value of another one. What is given must hold.
+
+    Attributes:
+        path: Dotted path of the other field.
+        values: It has one of these values.
+        above: It is a number greater than this.
+        is_filled: It is not empty.
+    """
+
+    path: str
+    values: tuple[str | int | float | bool, ...] = ()
+    above: float | None = None
+    is_filled: bool = False
+
+    def holds(self, value: FormValue) -> bool:
+        """Tell whether the other field's value gives the field a meaning."""
+        if self.values and value not in self.values:
+            return False
+        if self.above is not None and not (isinstance(value, (int, float)) and value > self.above):
+            return False
+        return not self.is_filled or value not in (None, "", [], {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FormField:
     """One field.
 
@@ -45,6 +71,7 @@ class FormField:
         section: Heading under which it is drawn.
         advanced: Hidden until the user asks for advanced settings.
         optional: May be left empty (``None``).
+        shown_if: It has a meaning only then, and is hidden otherwise; None: always.
     """
 
     path: str
@@ -60,6 +87,7 @@ class FormField:
     section: str = ""
     advanced: bool = False
     optional: bool = False
+    shown_if: FieldCondition | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +110,14 @@ class RunKindInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecReview:
-    """What the review page shows before a launch: all problems at once, or the spec and the command that equals it."""
+    """What the review page shows before a launch: all problems at once, or the spec and the command that equals it.
+
+    Attributes:
+        estimate: Memory that a rank will need; None where that cannot be told.
+    """
 
     problems: tuple[FieldProblem, ...]
     warnings: tuple[FieldProblem, ...]
     toml: str
     command: str
-    estimate: str = ""
+    estimate: MemoryEstimate | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.contracts.errors import FieldProblem
+from core.contracts.estimates import MemoryEstimate
 from core.contracts.specs import RunSpec
 from core.contracts.worker import RunContext
 
@@ -18,6 +19,7 @@ Run = Callable[[Any, RunContext], None]
 Ranks = Callable[[Any], int]
 CodeFolder = Callable[[Any], str]
 CheckpointBytes = Callable[[Any], int | None]
+Estimate = Callable[[Any], MemoryEstimate | None]
 
 
 def one_rank(spec: RunSpec) -> int:
@@ -28,6 +30,12 @@ def one_rank(spec: RunSpec) -> int:
 
 def unknown_bytes(spec: RunSpec) -> int | None:
     """How much room checkpoints take cannot be told."""
+    del spec
+    return None
+
+
+def no_estimate(spec: RunSpec) -> MemoryEstimate | None:
+    """How much memory a rank needs cannot be told."""
     del spec
     return None
 
@@ -63,6 +71,7 @@ class RunKind:
             the hosts of a remote run, and into the run directory of one that waits in a queue.
         checkpoint_bytes: Returns roughly how much room the spec's checkpoints take on the disk of each node; None when
             that cannot be told.
+        estimate: Returns what a rank needs of its device's memory; None when that cannot be told. Quick, never raises.
         examples: Names of files in ``resources/examples``.
     """
 
@@ -78,4 +87,5 @@ class RunKind:
     spans_nodes: bool = False
     code_folder: CodeFolder = no_code
     checkpoint_bytes: CheckpointBytes = unknown_bytes
+    estimate: Estimate = no_estimate
     examples: tuple[str, ...] = ()

@@ -56,13 +56,17 @@ class MarkerRecord:
         kind: ``checkpoint``, ``restart`` or ``stability``.
         step: Training step, where known.
         ts: Unix seconds.
-        text: Tooltip.
+        text: Tooltip; of a stability event the reason.
+        signal: What the stability guard saw, such as ``loss_spike``; empty for other kinds.
+        action: What it did about it, such as ``roll-back``.
     """
 
     kind: str
     step: int | None
     ts: float
     text: str
+    signal: str = ""
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -194,6 +194,11 @@ def _artifact_rows(event: ArtifactEvent, ts: float, _: str) -> list[_Put]:
     return [(schema.artifacts, values)]
 
 
+def _marker(kind: str, step: int | None, ts: float, text: str, signal: str = "", action: str = "") -> _Put:
+    # Rows of one statement must name the same columns.
+    return schema.markers, {"kind": kind, "step": step, "ts": ts, "text": text, "signal": signal, "action": action}
+
+
 def _checkpoint_rows(event: CheckpointEvent, ts: float, _: str) -> list[_Put]:
     values = {
         "path": event.path,
@@ -205,13 +210,12 @@ def _checkpoint_rows(event: CheckpointEvent, ts: float, _: str) -> list[_Put]:
     }
     if event.removed:
         return [(schema.checkpoints, values)]
-    marker = {"kind": "checkpoint", "step": event.step, "ts": ts, "text": f"Checkpoint at step {event.step}"}
-    return [(schema.checkpoints, values), (schema.markers, marker)]
+    return [(schema.checkpoints, values), _marker("checkpoint", event.step, ts, f"Checkpoint at step {event.step}")]
 
 
 def _stability_rows(event: StabilityEvent, ts: float, _: str) -> list[_Put]:
     text = event.message or f"{event.signal}: {event.action}"
-    return [(schema.markers, {"kind": "stability", "step": event.step, "ts": ts, "text": text})]
+    return [_marker("stability", event.step, ts, text, event.signal, event.action)]
 
 
 def _attempt_rows(event: AttemptEvent, ts: float, _: str) -> list[_Put]:
@@ -219,7 +223,7 @@ def _attempt_rows(event: AttemptEvent, ts: float, _: str) -> list[_Put]:
         return []
     step = event.resumed_from_step
     text = f"Start {event.attempt}, " + ("from the beginning" if step is None else f"from step {step}")
-    return [(schema.markers, {"kind": "restart", "step": step, "ts": ts, "text": text})]
+    return [_marker("restart", step, ts, text)]
 
 
 def _table_rows(event: TableEvent, ts: float, _: str) -> list[_Put]:

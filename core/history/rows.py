@@ -147,4 +147,4 @@ def table_of(row: Row[Any]) -> TableRecord:
 
 def marker_of(row: Row[Any]) -> MarkerRecord:
     """Return a row of ``markers`` as a record."""
-    return MarkerRecord(kind=row.kind, step=row.step, ts=row.ts, text=row.text)
+    return MarkerRecord(kind=row.kind, step=row.step, ts=row.ts, text=row.text, signal=row.signal, action=row.action)

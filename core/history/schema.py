@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision there ever was, oldest first; a stored one that is not among them comes from a newer Pilothouse."""
 HEAD = REVISIONS[-1]
 
@@ -175,6 +175,8 @@ markers = Table(
     Column("step", Integer),
     Column("ts", Float, nullable=False),
     Column("text", String, nullable=False),
+    Column("signal", String, nullable=False),
+    Column("action", String, nullable=False),
     Index("markers_by_run", "run", "ts"),
 )
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import inspect
 
-from core.contracts.forms import FieldKind, FormField, FormValue, RunKindInfo
+from core.contracts.forms import FieldCondition, FieldKind, FormField, FormValue, RunKindInfo
 from core.contracts.kinds import RunKind
 from core.contracts.specs import RunSpec
 from core.plugins.fields import SpecField, spec_fields
@@ -48,6 +48,19 @@ def _section(field: SpecField) -> str:
     return _COMMON_SECTION if field.dotted in RunSpec.__struct_fields__ else ""
 
 
+def _condition(field: SpecField) -> FieldCondition | None:
+    """Return the ``shown_if`` of a field's ``extra_json_schema``: ``{"field": path, "in": [...], "above": n, "filled": true}``."""
+    told = field.meta.get("shown_if")
+    if told is None:
+        return None
+    return FieldCondition(
+        path=told["field"],
+        values=tuple(told.get("in", ())),
+        above=told.get("above"),
+        is_filled=bool(told.get("filled", False)),
+    )
+
+
 def _form_field(field: SpecField) -> FormField:
     bounds = field.type if isinstance(field.type, (inspect.IntType, inspect.FloatType)) else None
     low = None if bounds is None else (bounds.ge if bounds.ge is not None else bounds.gt)
@@ -68,6 +81,7 @@ def _form_field(field: SpecField) -> FormField:
         section=_section(field),
         advanced=bool(field.meta.get("advanced", field.path[0] == "launch")),
         optional=field.optional,
+        shown_if=_condition(field),
     )
 
 

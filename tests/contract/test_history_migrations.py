@@ -94,8 +94,33 @@ def test_step_0002(tmp_path: Path) -> None:
     assert History.open(path).notice is None
 
 
+def test_step_0003(tmp_path: Path) -> None:
+    """Markers of the second form keep their text; those of a new one tell signal and action."""
+    run_dir = build_run(tmp_path, name="river", steps=50)
+    path = tmp_path / "history.sqlite"
+    history = History.open(path)
+    history.index([run_dir])
+    run_id = history.runs(RunQuery()).rows[0].run_id
+    before = history.detail(run_id).markers
+    assert before
+    history.close()
+    with closing(sqlite3.connect(path)) as connection:
+        _take_back_to_0002(connection)
+        connection.commit()
+    history = History.open(path)
+    assert history.detail(run_id).markers == before
+    history.close()
+
+
+def _take_back_to_0002(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE markers DROP COLUMN signal")
+    connection.execute("ALTER TABLE markers DROP COLUMN action")
+    connection.execute("UPDATE alembic_version SET version_num = '0002'")
+
+
 def _take_back_to_0001(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
+        _take_back_to_0002(connection)
         for statement in (
             "DROP TRIGGER search_added",
             "DROP TRIGGER search_changed",
@@ -114,8 +139,8 @@ def further_step(tmp_path: Path) -> Callable[[str], Path]:
     def make(body: str) -> Path:
         folder = tmp_path / "migrations"
         shutil.copytree(migration.MIGRATIONS_DIR, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        text = f'from alembic import op\nrevision = "0003"\ndown_revision = "{schema.HEAD}"\n\n\ndef upgrade():\n{body}'
-        (folder / "versions" / "rev_0003_more.py").write_text(text)
+        text = f'from alembic import op\nrevision = "9999"\ndown_revision = "{schema.HEAD}"\n\n\ndef upgrade():\n{body}'
+        (folder / "versions" / "rev_9999_more.py").write_text(text)
         return folder
 
     return make
@@ -127,7 +152,7 @@ def test_a_step_that_fails_leaves_the_file_as_it_was(tmp_path: Path, further_ste
     folder = further_step('    op.execute("CREATE TABLE half (a)")\n    op.execute("SELECT nonsense FROM nowhere")\n')
     engine = make_engine(path)
     with pytest.raises(OperationalError, match="nowhere"):
-        migration.migrate(engine, path, target="0003", migrations_dir=folder)
+        migration.migrate(engine, path, target="9999", migrations_dir=folder)
     with engine.connect() as connection, connection.begin():
         assert "half" not in form_of(connection)
         assert migration.stored_revision(connection) == schema.HEAD
@@ -143,7 +168,7 @@ def test_a_step_that_another_process_took_is_not_taken_again(
     History.open(path).close()
     folder = further_step('    op.execute("CREATE TABLE more (a)")\n')
     engine = make_engine(path)
-    arguments: dict[str, Any] = {"target": "0003", "migrations_dir": folder}
+    arguments: dict[str, Any] = {"target": "9999", "migrations_dir": folder}
     assert migration.migrate(engine, path, **arguments) is not None
     assert migration.migrate(engine, path, **arguments) is None
     engine.dispose()

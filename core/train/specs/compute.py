@@ -10,6 +10,7 @@ from msgspec import Meta
 from core.train.fields import extra
 
 _SECTION = "Precision and memory"
+_FP16 = {"field": "precision", "in": ["fp16"]}
 
 Precision = Annotated[
     Literal["fp32", "tf32", "bf16", "fp16", "fp8"],
@@ -18,7 +19,7 @@ Precision = Annotated[
         description=(
             "Arithmetic of the passes; weights stay float32. tf32 and fp8 need a GPU that has them; fp16 scales the loss."
         ),
-        extra_json_schema={"section": "Training", "advanced": True},
+        extra_json_schema=extra(_SECTION, advanced=True),
     ),
 ]
 
@@ -34,7 +35,7 @@ class ComputeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 "Recomputes activations in the backward pass instead of keeping them: full for every layer (about a "
                 "third more time), selective keeps the outputs of matrix products."
             ),
-            extra_json_schema=extra(_SECTION),
+            extra_json_schema=extra(_SECTION, advanced=True),
         ),
     ] = "none"
     compile: Annotated[
@@ -42,7 +43,7 @@ class ComputeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Meta(
             title="Compile",
             description="torch.compile of each layer; where it fails the run goes on without it and says so.",
-            extra_json_schema=extra(_SECTION),
+            extra_json_schema=extra(_SECTION, advanced=True),
         ),
     ] = False
     initial_loss_scale: Annotated[
@@ -52,7 +53,7 @@ class ComputeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             ge=1,
             le=2.0**32,
             description="fp16 only: the loss is multiplied by this; halved at an overflow.",
-            extra_json_schema=extra(_SECTION, advanced=True),
+            extra_json_schema=extra(_SECTION, advanced=True, shown_if=_FP16),
         ),
     ] = 65536.0
     loss_scale_growth_steps: Annotated[
@@ -62,6 +63,6 @@ class ComputeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             ge=1,
             le=10**9,
             description="fp16 only: steps without overflow after which the loss scale is doubled.",
-            extra_json_schema=extra(_SECTION, "steps", advanced=True),
+            extra_json_schema=extra(_SECTION, "steps", advanced=True, shown_if=_FP16),
         ),
     ] = 2000

@@ -10,6 +10,7 @@ from msgspec import Meta
 from core.train.fields import extra
 
 _SECTION = "Distillation and penalties"
+_TEACHER = {"field": "distillation.teacher", "filled": True}
 
 
 class DistillationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,7 +21,7 @@ class DistillationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         Meta(
             title="Teacher",
             description="Folder of the model to learn from, or the id of the run that made it; empty: none.",
-            extra_json_schema={**extra(_SECTION), "path": "folder"},
+            extra_json_schema={**extra(_SECTION, advanced=True), "path": "folder"},
         ),
     ] = ""
     temperature: Annotated[
@@ -30,7 +31,7 @@ class DistillationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             ge=0.1,
             le=100,
             description="Softens both distributions; usually 1 to 4.",
-            extra_json_schema=extra(_SECTION, advanced=True),
+            extra_json_schema=extra(_SECTION, advanced=True, shown_if=_TEACHER),
         ),
     ] = 2.0
     weight: Annotated[
@@ -40,7 +41,7 @@ class DistillationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             ge=0,
             le=1,
             description="Share of the loss that comes from the teacher.",
-            extra_json_schema=extra(_SECTION, advanced=True),
+            extra_json_schema=extra(_SECTION, advanced=True, shown_if=_TEACHER),
         ),
     ] = 0.5
     cache_logits: Annotated[
@@ -48,7 +49,7 @@ class DistillationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         Meta(
             title="Keep the teacher's answers",
             description="Computes the teacher's outputs once and keeps them on disk; for data without augmentation.",
-            extra_json_schema=extra(_SECTION, advanced=True),
+            extra_json_schema=extra(_SECTION, advanced=True, shown_if=_TEACHER),
         ),
     ] = False
     l1: Annotated[

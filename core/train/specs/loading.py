@@ -32,7 +32,9 @@ class LoadingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             ge=1,
             le=256,
             description="Batches that each loading process keeps ready.",
-            extra_json_schema=extra(_SECTION, advanced=True),
+            extra_json_schema=extra(
+                _SECTION, advanced=True, shown_if={"field": "loading.loading_processes", "above": 0}
+            ),
         ),
     ] = 2
     stream: Annotated[
@@ -50,6 +52,8 @@ class LoadingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             ge=1,
             le=10**7,
             description="Samples that a stream is shuffled within.",
-            extra_json_schema=extra(_SECTION, "samples", advanced=True),
+            extra_json_schema=extra(
+                _SECTION, "samples", advanced=True, shown_if={"field": "loading.stream", "in": [True]}
+            ),
         ),
     ] = 10_000

@@ -10,6 +10,7 @@ from msgspec import Meta
 from core.train.fields import extra
 
 _OPTIMIZER = "Optimizer"
+_ADAM = {"field": "optimizer.algorithm", "in": ["adamw", "adamw-8bit", "muon"]}
 
 Algorithm = Literal["adamw", "sgd", "adafactor", "muon", "adamw-8bit"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
@@ -20,7 +21,7 @@ WeightDecay = Annotated[
         ge=0,
         le=10,
         description="Decoupled decay of matrices and convolutions; norms and biases are left out. Usually 0.01 to 0.1.",
-        extra_json_schema=extra(_OPTIMIZER),
+        extra_json_schema=extra(_OPTIMIZER, advanced=True),
     ),
 ]
 Beta2 = Annotated[
@@ -30,7 +31,7 @@ Beta2 = Annotated[
         ge=0,
         lt=1,
         description="Decay of the running mean of the squared gradient.",
-        extra_json_schema=extra(_OPTIMIZER, advanced=True),
+        extra_json_schema=extra(_OPTIMIZER, advanced=True, shown_if=_ADAM),
     ),
 ]
 EmaDecay = Annotated[
@@ -60,7 +61,7 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 "adamw for nearly everything; adafactor and adamw-8bit need less memory; muon orthogonalizes the updates of "
                 "matrices (norms, biases, embeddings and the output layer go to AdamW); sgd has momentum."
             ),
-            extra_json_schema=extra(_OPTIMIZER),
+            extra_json_schema=extra(_OPTIMIZER, advanced=True),
         ),
     ] = "adamw"
     schedule: Annotated[
@@ -71,7 +72,7 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 "Course of the learning rate after the warm-up: cosine or linear down to the final one, constant, or wsd "
                 "(constant, then a linear decay at the end)."
             ),
-            extra_json_schema=extra(_OPTIMIZER),
+            extra_json_schema=extra(_OPTIMIZER, advanced=True),
         ),
     ] = "cosine"
     decay_fraction: Annotated[
@@ -81,7 +82,7 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             ge=0,
             le=1,
             description="wsd only: share of all steps, at the end, over which the learning rate falls.",
-            extra_json_schema=extra(_OPTIMIZER, advanced=True),
+            extra_json_schema=extra(_OPTIMIZER, advanced=True, shown_if={"field": "optimizer.schedule", "in": ["wsd"]}),
         ),
     ] = 0.2
     lr: Annotated[
@@ -101,7 +102,9 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             ge=0,
             le=1,
             description="Learning rate at the last step as a share of the highest one.",
-            extra_json_schema=extra(_OPTIMIZER, advanced=True),
+            extra_json_schema=extra(
+                _OPTIMIZER, advanced=True, shown_if={"field": "optimizer.schedule", "in": ["cosine", "linear", "wsd"]}
+            ),
         ),
     ] = 0.01
     warmup_fraction: Annotated[
@@ -122,7 +125,7 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             ge=0,
             lt=1,
             description="Decay of the running mean of the gradient.",
-            extra_json_schema=extra(_OPTIMIZER, advanced=True),
+            extra_json_schema=extra(_OPTIMIZER, advanced=True, shown_if=_ADAM),
         ),
     ] = 0.9
     beta2: Beta2 = 0.999
@@ -133,7 +136,9 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             ge=0,
             lt=1,
             description="sgd and muon only; usually 0.9 to 0.95.",
-            extra_json_schema=extra(_OPTIMIZER, advanced=True),
+            extra_json_schema=extra(
+                _OPTIMIZER, advanced=True, shown_if={"field": "optimizer.algorithm", "in": ["sgd", "muon"]}
+            ),
         ),
     ] = 0.9
     eps: Annotated[
@@ -143,7 +148,7 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             gt=0,
             le=1e-2,
             description="Added to the denominator of AdamW's update.",
-            extra_json_schema=extra(_OPTIMIZER, advanced=True),
+            extra_json_schema=extra(_OPTIMIZER, advanced=True, shown_if=_ADAM),
         ),
     ] = 1e-8
     max_grad_norm: Annotated[

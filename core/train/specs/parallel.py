@@ -25,7 +25,7 @@ class ParallelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             ge=1,
             le=4096,
             description="Ranks on each host, as a rule one for each GPU; 1 trains in a single process.",
-            extra_json_schema=extra(_SECTION),
+            extra_json_schema=extra(_SECTION, advanced=True),
         ),
     ] = 1
     sharding: Annotated[
@@ -36,7 +36,7 @@ class ParallelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 "What the data ranks share out: none (DDP: everything on each), zero1 (optimizer state), zero2 (and "
                 "gradients), zero3 (and weights, gathered layer by layer; least memory, most communication)."
             ),
-            extra_json_schema=extra(_SECTION),
+            extra_json_schema=extra(_SECTION, advanced=True),
         ),
     ] = "none"
     replicas: Annotated[
@@ -46,7 +46,9 @@ class ParallelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             ge=1,
             le=4096,
             description="Copies of the sharded model (HSDP): weights are sharded within a copy only; 1 shards over all data ranks.",
-            extra_json_schema=extra(_SECTION, advanced=True),
+            extra_json_schema=extra(
+                _SECTION, advanced=True, shown_if={"field": "parallel.sharding", "in": ["zero1", "zero2", "zero3"]}
+            ),
         ),
     ] = 1
     tensor: Annotated[
@@ -56,7 +58,7 @@ class ParallelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             ge=1,
             le=64,
             description="Ranks that share each layer's matrices; must divide attention heads, key-value heads and the MLP width.",
-            extra_json_schema=extra(_SECTION),
+            extra_json_schema=extra(_SECTION, advanced=True),
         ),
     ] = 1
     sequence: Annotated[
@@ -64,7 +66,7 @@ class ParallelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Meta(
             title="Sequence parallel",
             description="With tensor parallel: norms and residuals are split along the sequence too, which saves activation memory.",
-            extra_json_schema=extra(_SECTION, advanced=True),
+            extra_json_schema=extra(_SECTION, advanced=True, shown_if={"field": "parallel.tensor", "above": 1}),
         ),
     ] = True
     pipeline: Annotated[
@@ -74,7 +76,7 @@ class ParallelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             ge=1,
             le=256,
             description="Ranks that hold consecutive layers; micro-batches flow through them.",
-            extra_json_schema=extra(_SECTION),
+            extra_json_schema=extra(_SECTION, advanced=True),
         ),
     ] = 1
     schedule: Annotated[
@@ -85,7 +87,7 @@ class ParallelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 "Order of forward and backward passes. 1f1b keeps at most as many micro-batches alive as stages; "
                 "interleaved gives each rank several stages; zero-bubble kinds split the backward pass to fill gaps."
             ),
-            extra_json_schema=extra(_SECTION, advanced=True),
+            extra_json_schema=extra(_SECTION, advanced=True, shown_if={"field": "parallel.pipeline", "above": 1}),
         ),
     ] = "1f1b"
     stages_per_rank: Annotated[
@@ -95,7 +97,11 @@ class ParallelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             ge=2,
             le=16,
             description="Model pieces on each pipeline rank under the interleaved and looped schedules.",
-            extra_json_schema=extra(_SECTION, advanced=True),
+            extra_json_schema=extra(
+                _SECTION,
+                advanced=True,
+                shown_if={"field": "parallel.schedule", "in": ["interleaved", "looped-bfs", "interleaved-zero-bubble"]},
+            ),
         ),
     ] = 2
     context: Annotated[
@@ -105,7 +111,7 @@ class ParallelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             ge=1,
             le=256,
             description="Ranks that share each sequence; keys and values are gathered. For long sequences.",
-            extra_json_schema=extra(_SECTION),
+            extra_json_schema=extra(_SECTION, advanced=True),
         ),
     ] = 1
     timeout_s: Annotated[

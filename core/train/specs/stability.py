@@ -10,17 +10,24 @@ from msgspec import Meta
 from core.train.fields import extra
 
 _SECTION = "Stability guard"
+_GUARDED = {"field": "stability.guard", "in": [True]}
 
 Policy = Literal["ignore", "note", "clip", "skip", "lower-lr", "raise-accumulation", "roll-back", "pause", "stop"]
 
 
 def _policy(title: str, description: str) -> Meta:
-    return Meta(title=title, description=description, extra_json_schema=extra(_SECTION, advanced=True))
+    return Meta(
+        title=title, description=description, extra_json_schema=extra(_SECTION, advanced=True, shown_if=_GUARDED)
+    )
 
 
 def _number(title: str, description: str, *, ge: float, le: float, unit: str = "") -> Meta:
     return Meta(
-        title=title, description=description, ge=ge, le=le, extra_json_schema=extra(_SECTION, unit, advanced=True)
+        title=title,
+        description=description,
+        ge=ge,
+        le=le,
+        extra_json_schema=extra(_SECTION, unit, advanced=True, shown_if=_GUARDED),
     )
 
 
@@ -32,7 +39,7 @@ class StabilitySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(
             title="Stability guard",
             description="Watches loss, gradients, updates and speed at each step, and acts by the policies below.",
-            extra_json_schema=extra(_SECTION),
+            extra_json_schema=extra(_SECTION, advanced=True),
         ),
     ] = True
     on_not_finite: Annotated[

@@ -79,7 +79,11 @@ class TrainingSpec(RunSpec, frozen=True, kw_only=True):
     seed: Annotated[Seed, Meta(extra_json_schema=extra(_TRAINING, advanced=True))] = 0
     device: Annotated[
         Device,
-        Meta(title="Device", description="'auto' takes the fastest there is.", extra_json_schema=extra(_TRAINING)),
+        Meta(
+            title="Device",
+            description="'auto' takes the fastest there is.",
+            extra_json_schema=extra(_TRAINING, advanced=True),
+        ),
     ] = "auto"
     precision: Precision = "fp32"
     optimizer: Annotated[OptimizerSpec, Meta(title="Optimizer")] = OptimizerSpec()

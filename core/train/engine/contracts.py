@@ -199,6 +199,13 @@ class Arithmetic(Protocol):
         """Return the types that sharded weights are gathered and gradients reduced in; None: as they are."""
         ...
 
+    def prepare(self, blocks: Sequence[nn.Module]) -> None:
+        """Make blocks recompute their activations and compile them, in place: names of their weights stay as they are.
+
+        Called once for each part of this rank, after tensor parallel and before sharding.
+        """
+        ...
+
 
 class ParallelModel(Protocol):
     """A model laid out over the ranks; ``core.train.parallel`` makes it. All methods are called on every rank, in step.
@@ -224,7 +231,10 @@ class ParallelModel(Protocol):
         ...
 
     def forward(self, batch: Batch) -> torch.Tensor | None:
-        """Return the output for a batch without gradients; None on ranks where it does not end up (earlier pipeline stages)."""
+        """Return the output for a whole batch without gradients; None where it does not end up (earlier pipeline stages).
+
+        Ranks that share it out (tensor, context) all get the same one: count it on the first of them only.
+        """
         ...
 
     def gradient_norms(self, *, by_block: bool) -> GradientNorms:
@@ -235,8 +245,15 @@ class ParallelModel(Protocol):
         """Multiply every gradient of this rank."""
         ...
 
+    def share(self, parameter: nn.Parameter) -> float:
+        """Return 1 / (ranks of the run that hold the same elements of this parameter as this rank): the weight in sums."""
+        ...
+
     def sum_over_model(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a value computed from this rank's own parameters over all that hold other ones, each counted once."""
+        """Return the sum of a value over all ranks of the run.
+
+        A value summed over this rank's own parameters, each times its ``share``, thus counts every weight once.
+        """
         ...
 
 

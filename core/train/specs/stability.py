@@ -87,6 +87,10 @@ class StabilitySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_actions: Annotated[
         int,
         _number(
-            "Attempts", "Roll-backs, lowered rates and raised accumulations before the run is stopped.", ge=1, le=1000
+            "Attempts",
+            "Roll-backs, lowered rates and raised accumulations before the run is stopped; as many steps skipped in a row "
+            "become a roll-back.",
+            ge=1,
+            le=1000,
         ),
     ] = 5

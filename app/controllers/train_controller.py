@@ -49,6 +49,7 @@ class TrainController(QObject):
     Signals:
         kinds_loaded: Tuple of ``RunKindInfo``.
         reviewed: A ``Reviewed``.
+        previewed: A ``Reviewed`` of values that are still being filled in.
         prefilled: A ``Prefill``.
         launched: The ``RunId``.
         failed: A ``Notice``: what was asked for last could not be done.
@@ -58,6 +59,7 @@ class TrainController(QObject):
 
     kinds_loaded = Signal(object)
     reviewed = Signal(object)
+    previewed = Signal(object)
     prefilled = Signal(object)
     launched = Signal(object)
     failed = Signal(object)
@@ -69,6 +71,7 @@ class TrainController(QObject):
         self._services = services
         self._kinds: tuple[RunKindInfo, ...] = ()
         self._review: Op[SpecReview] | None = None
+        self._preview: Op[SpecReview] | None = None
         self._launch: Task | None = None
 
     @property
@@ -103,6 +106,18 @@ class TrainController(QObject):
         self._review = (
             Op(lambda: workspace.review(kind, asked))
             .succeeded(lambda review: self.reviewed.emit(Reviewed(kind=kind, review=review)))
+            .failed(self._on_failed)
+            .start()
+        )
+
+    def preview(self, kind: str, values: Mapping[str, FormValue]) -> None:
+        """Look at values that are still being filled in; answers with ``previewed``, for the newest call only."""
+        if self._preview is not None:
+            self._preview.cancel()
+        workspace, asked = self._services.workspace, dict(values)
+        self._preview = (
+            Op(lambda: workspace.review(kind, asked))
+            .succeeded(lambda review: self.previewed.emit(Reviewed(kind=kind, review=review)))
             .failed(self._on_failed)
             .start()
         )

@@ -16,6 +16,20 @@ from core.contracts.errors import FieldProblem
 from core.contracts.forms import FieldKind, FormField, FormValue, RunKindInfo, SpecReview
 
 _NUMERIC = (FieldKind.INTEGER, FieldKind.NUMBER)
+_FIRST_SECTIONS = ("Run", "Settings", "Model", "Trained weights", "Data")
+_LAST_SECTIONS = (
+    "Training",
+    "Optimizer",
+    "Precision and memory",
+    "Parallel layout",
+    "Checkpoints",
+    "Stability guard",
+    "Loading",
+    "Distillation and penalties",
+    "Found by trying",
+    "Processes",
+)
+"""Sections of the kinds themselves stand between the two, in the order of their spec."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +100,13 @@ def _check_number(field: FormField, value: FormValue) -> FieldProblem | None:
     return _problem(field, f"Must be {bounds_text(field)}.") if too_low or too_high else None
 
 
+def _section_rank(title: str) -> int:
+    if title in _FIRST_SECTIONS:
+        return _FIRST_SECTIONS.index(title)
+    own = len(_FIRST_SECTIONS)
+    return own + 1 + _LAST_SECTIONS.index(title) if title in _LAST_SECTIONS else own
+
+
 def _problem(field: FormField, message: str) -> FieldProblem:
     return FieldProblem(field=field.path, message=message)
 
@@ -136,6 +157,13 @@ class FormState(QObject):
         self.value_changed.emit(path)
         self.problems_changed.emit()
 
+    def set_values(self, values: Mapping[str, FormValue]) -> None:
+        """Change several values at once, as by hand; paths without a field are left out."""
+        for path, value in values.items():
+            if path in self._fields:
+                self.set_value(path, value)
+        self.loaded.emit()
+
     def load(self, values: Mapping[str, FormValue]) -> None:
         """Start from the defaults and take over these values; paths without a field are left out."""
         self._values = {field.path: field.default for field in self.info.fields}
@@ -171,12 +199,23 @@ class FormState(QObject):
         """True when the value is not the default."""
         return self._values[path] != self._fields[path].default
 
+    def has_meaning(self, path: str) -> bool:
+        """Tell whether a field has a meaning with the values as they are: its condition holds, and the one of that field."""
+        condition = self._fields[path].shown_if
+        if condition is None or condition.path not in self._fields:
+            return True
+        return condition.holds(self._values[condition.path]) and self.has_meaning(condition.path)
+
+    def steers(self, path: str) -> bool:
+        """Tell whether other fields have a meaning or not by this one."""
+        return any(field.shown_if is not None and field.shown_if.path == path for field in self.info.fields)
+
     def sections(self) -> tuple[FormSection, ...]:
-        """Return the fields by heading: the run's name and tags, the kind's own settings, then the spec's order."""
+        """Return the fields by heading: run, model and data, what is the kind's own, then the training group by group."""
         grouped: dict[str, list[FormField]] = {}
         for field in self.info.fields:
             grouped.setdefault(field.section or "Settings", []).append(field)
-        ordered = sorted(grouped, key=lambda title: (title != "Run", title != "Settings", title == "Processes"))
+        ordered = sorted(grouped, key=_section_rank)
         return tuple(
             FormSection(
                 title=title, fields=tuple(grouped[title]), has_advanced_only=all(f.advanced for f in grouped[title])

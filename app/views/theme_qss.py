@@ -78,6 +78,9 @@ QToolButton:hover {{ background: {t.hover}; color: {t.text}; }}
 QToolButton:pressed {{ background: {t.pressed}; }}
 QToolButton:checked {{ background: {t.accent_soft}; color: {t.accent}; }}
 QToolButton:focus {{ border-color: {t.accent}; }}
+QToolButton[heading="true"] {{ text-align: left; color: {t.text}; font-size: 13px; font-weight: 600; padding: 2px; }}
+QToolButton[heading="true"]:checked {{ background: transparent; color: {t.text}; }}
+QToolButton[heading="true"]:hover {{ background: {t.hover}; }}
 QToolButton::menu-indicator {{ image: none; }}
 QPushButton[segment="true"]:checked {{ background: {t.accent_soft}; color: {t.accent}; border-color: {t.accent}; }}
 QPushButton[rail="true"] {{

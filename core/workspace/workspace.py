@@ -22,6 +22,7 @@ from core.contracts.notices import Notice, Severity
 from core.contracts.runs import Curve, LogChunk, RunDetail, RunPage, RunQuery, RunSummary
 from core.contracts.settings import Settings
 from core.contracts.specs import RunSpec
+from core.contracts.sweeps import SweepReport
 from core.contracts.telemetry import HardwareReport, Sampler
 from core.fleet.fleet import Fleet
 from core.fleet.on_hosts import attempt_all
@@ -37,9 +38,11 @@ from core.settings import store
 from core.settings.home import Home, default_home
 from core.settings.resources import examples_dir
 from core.workspace.bin import RunBin
+from core.workspace.estimates import estimate_of
 from core.workspace.follower import POLL_S, Follower, OnUpdate
 from core.workspace.logs import output_of, read_log
 from core.workspace.retries import Retries
+from core.workspace.sweeps import read_sweep
 from core.workspace.synchronize import Synchronizer
 
 _log = logging.getLogger("pilothouse.workspace")
@@ -65,6 +68,7 @@ class Workspace:
         self._synchronizer = Synchronizer(home, history)
         self.fleet = Fleet(home)
         self._bin = RunBin(home, history, self._synchronizer, self.fleet)
+        self._hardware: HardwareReport | None = None
 
     @classmethod
     def open(cls, home_path: Path | None = None) -> Workspace:
@@ -166,6 +170,10 @@ class Workspace:
 
         return nodes_of(self.home.run_dir(run_id))
 
+    def sweep(self, run_id: RunId) -> SweepReport:
+        """Return a sweep as its worker last told; UserError when the run has told none."""
+        return read_sweep(self.home.run_dir(run_id))
+
     def follow(self, on_update: OnUpdate) -> Follower:
         """Start one thread that follows all live runs, those on other hosts too; ``on_update`` is called on it."""
         retries = Retries(self.fleet, self.home.runs_dir, self.retry)
@@ -203,9 +211,12 @@ class Workspace:
             spec = decode_spec(mapping_of(kind, values), folder=Path())
         except InvalidSpec as error:
             return SpecReview(problems=error.problems, warnings=(), toml="", command="")
-        problems = self.check(spec)
         return SpecReview(
-            problems=problems, warnings=(), toml=encode_spec(spec), command="pilothouse run spec.toml --follow"
+            problems=self.check(spec),
+            warnings=(),
+            toml=encode_spec(spec),
+            command="pilothouse run spec.toml --follow",
+            estimate=estimate_of(registry().get(kind), spec, self._known_hardware),
         )
 
     def check(self, spec: RunSpec) -> tuple[FieldProblem, ...]:
@@ -394,7 +405,7 @@ class Workspace:
         seen: RunSummary | None = None
         self.fleet.following.follow(run_id)
         while True:
-            summary = self._updated(run_id)
+            summary = self.updated(run_id)
             if on_update is not None and summary != seen:
                 seen = summary
                 on_update(summary)
@@ -414,7 +425,11 @@ class Workspace:
         self._synchronizer.drain(run_id)
         return self.summary(run_id)
 
-    def _updated(self, run_id: RunId) -> RunSummary:
+    def updated(self, run_id: RunId) -> RunSummary:
+        """Take in what a run has written here since, and return it; UserError when there is no such run.
+
+        Cheap enough to be called a few times a second; of a run elsewhere, ``fleet.following.follow`` brings the news here.
+        """
         try:
             self._synchronizer.update(run_id)
             return self.summary(run_id)
@@ -433,6 +448,12 @@ class Workspace:
         from core.hardware.probe import probe
 
         return probe()
+
+    def _known_hardware(self) -> HardwareReport:
+        """Return what this machine had when it was first asked: its devices and their sizes stay."""
+        if self._hardware is None:
+            self._hardware = self.hardware()
+        return self._hardware
 
     def sampler(self) -> Sampler:
         """Return a fresh sampler of this machine; close it after use."""

@@ -1,13 +1,17 @@
-"""A card of form fields: label, editor, help and problem of each, as rows; hides what is advanced until asked for."""
+"""A card of form fields: label, editor, help and problem of each, as rows; hides what is advanced until asked for.
+
+A card of advanced fields alone can be folded up; its head (``section_<title>``) then tells how many differ from the default.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from app.viewmodels.form_state import FormState, bounds_text
+from app.views.icons import icon
 from app.views.theme import SPACE, set_kind
 from app.views.widgets.card import Card
 from app.views.widgets.field_editors import make_editor
@@ -70,11 +74,14 @@ class FieldRow:
         self.holder.setVisible(visible)
 
     def is_wanted(self, *, advanced: bool) -> bool:
-        """Tell whether the row is shown: plain ones always, advanced ones when asked for, changed or wrong."""
+        """Tell whether the row is shown: plain ones with a meaning always, advanced ones when asked for or changed.
+
+        A field that is wrong is shown in any case.
+        """
         path = self.field.path
-        return (
-            advanced or not self.field.advanced or self._state.is_changed(path) or self._state.problem(path) is not None
-        )
+        if self._state.problem(path) is not None:
+            return True
+        return self._state.has_meaning(path) and (advanced or not self.field.advanced or self._state.is_changed(path))
 
     def _on_edited(self, value: FormValue) -> None:
         self._state.set_value(self.field.path, value)
@@ -87,11 +94,14 @@ class FieldCard(Card):
         rows: The rows by path.
     """
 
-    def __init__(
-        self, title: str, fields: Iterable[FormField], state: FormState, parent: QWidget | None = None
-    ) -> None:
-        super().__init__(title, parent=parent)
+    def __init__(self, title: str, fields: Iterable[FormField], state: FormState, *, folds: bool = False) -> None:
+        super().__init__("" if folds else title)
+        self._state = state
+        self._head: QToolButton | None = self._build_head(title) if folds else None
         self.rows: dict[str, FieldRow] = {}
+        self._inner = QWidget()
+        self._column = QVBoxLayout(self._inner)
+        self._column.setContentsMargins(0, 0, 0, 0)
         grid = QGridLayout()
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         grid.setColumnStretch(1, 1)
@@ -100,7 +110,19 @@ class FieldCard(Card):
         for n, field in enumerate(fields):
             self.rows[field.path] = FieldRow(field, state, grid, n)
             self.rows[field.path].label.setFixedWidth(LABEL_WIDTH)
-        self.body.addLayout(grid)
+        self._column.addLayout(grid)
+        self.body.addWidget(self._inner)
+        if self._head is not None:
+            self._fold(is_open=self._num_changed() > 0)
+
+    def add_lead(self, widget: QWidget) -> None:
+        """Put a widget above the rows."""
+        self._column.insertWidget(0, widget)
+
+    def unfold(self) -> None:
+        """Show the rows of a card that is folded up."""
+        if self._head is not None:
+            self._head.setChecked(True)
 
     def arrange(self, *, advanced: bool) -> None:
         """Show the rows that are wanted, and the card when there is one."""
@@ -108,6 +130,37 @@ class FieldCard(Card):
         for row, visible in zip(self.rows.values(), shown, strict=True):
             row.set_visible(visible=visible)
         self.setVisible(any(shown))
+        if self._head is not None:
+            changed = self._num_changed()
+            self._count.setText(f"{changed} changed" if changed else "")
+            if any(self._state.problem(path) is not None for path in self.rows):
+                self.unfold()
+
+    def _build_head(self, title: str) -> QToolButton:
+        head = QToolButton()
+        head.setObjectName(f"section_{title}")
+        head.setText(title)
+        head.setAccessibleName(f"{title}: show or hide the settings")
+        head.setCheckable(True)
+        head.setAutoRaise(True)
+        head.setProperty("heading", True)
+        head.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        head.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        head.toggled.connect(lambda on: self._fold(is_open=on))
+        self._count = QLabel()
+        set_kind(self._count, "caption")
+        self.title_row.addWidget(head, 1)
+        self.title_row.addWidget(self._count)
+        return head
+
+    def _fold(self, *, is_open: bool) -> None:
+        if self._head is not None:
+            self._head.setChecked(is_open)
+            self._head.setIcon(icon("chevron-down" if is_open else "chevron-right"))
+        self._inner.setVisible(is_open)
+
+    def _num_changed(self) -> int:
+        return sum(self._state.is_changed(path) and self._state.has_meaning(path) for path in self.rows)
 
     def read(self) -> None:
         """Show all values anew."""
@@ -120,6 +173,9 @@ class FieldCard(Card):
             row.read_problem()
             if row.holder.isHidden() and row.is_wanted(advanced=advanced):
                 row.set_visible(visible=True)
+            if self._state.problem(row.field.path) is not None:
+                self.setVisible(True)
+                self.unfold()
 
 
 def _help_of(field: FormField) -> str:

@@ -13,22 +13,29 @@ from app.viewmodels.form_state import FormState
 from app.viewmodels.where import is_where_path
 from app.views.theme import SPACE
 from app.views.widgets.field_card import FieldCard, FieldRow
+from app.views.widgets.layout_panel import SECTION, LayoutPanel, has_layout
 
 _MAX_WIDTH = 860
 
 
 class SpecForm(QScrollArea):
-    """The form of one kind of run."""
+    """The form of one kind of run.
+
+    Attributes:
+        layout_panel: Head of the parallel layout's fields; None in forms without them.
+    """
 
     def __init__(self, state: FormState, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.state = state
         self._cards: list[FieldCard] = []
         self._is_advanced = False
+        self.layout_panel: LayoutPanel | None = None
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setWidget(self._build())
+        state.value_changed.connect(self._on_value_changed)
         state.loaded.connect(self._on_loaded)
         state.problems_changed.connect(self._on_problems_changed)
         self._arrange()
@@ -45,6 +52,7 @@ class SpecForm(QScrollArea):
             if row is not None:
                 row.set_visible(visible=True)
                 card.show()
+                card.unfold()
                 row.editor.input().setFocus(Qt.FocusReason.OtherFocusReason)
                 # The row has its place only after the layout ran.
                 QTimer.singleShot(0, self, lambda row=row: self.ensureWidgetVisible(row.holder, 0, 120))
@@ -75,8 +83,11 @@ class SpecForm(QScrollArea):
         for section in self.state.sections():
             fields = [field for field in section.fields if not is_where_path(field.path)]
             if fields:
-                card = FieldCard(section.title, fields, self.state)
+                card = FieldCard(section.title, fields, self.state, folds=section.has_advanced_only)
                 self._cards.append(card)
+                if section.title == SECTION and has_layout(self.state):
+                    self.layout_panel = LayoutPanel(self.state)
+                    card.add_lead(self.layout_panel)
                 stack.addWidget(card)
         stack.addStretch(1)
         centred.addWidget(column, 1)
@@ -86,6 +97,10 @@ class SpecForm(QScrollArea):
     def _arrange(self) -> None:
         for card in self._cards:
             card.arrange(advanced=self._is_advanced)
+
+    def _on_value_changed(self, path: str) -> None:
+        if self.state.steers(path):
+            self._arrange()
 
     def _on_loaded(self) -> None:
         for card in self._cards:

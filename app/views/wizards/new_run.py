@@ -12,7 +12,7 @@ from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import (
     QCheckBox,
     QFileDialog,
@@ -53,6 +53,7 @@ class Step(IntEnum):
     REVIEW = 3
 
 
+_PREVIEW_MS = 350
 _TITLES = ("Choose", "Settings", "Where", "Review and launch")
 
 
@@ -76,7 +77,10 @@ class NewRunWizard(QWidget):
         self._kind: str | None = None
         self._wanted: Prefill | None = None
         self._is_ready = False
+        self._preview_later = QTimer(self, interval=_PREVIEW_MS, singleShot=True)
+        self._preview_later.timeout.connect(self._ask_preview)
         self._build()
+        controller.previewed.connect(self._on_previewed)
         controller.kinds_loaded.connect(self._on_kinds_loaded)
         controller.prefilled.connect(self.prefill)
         controller.reviewed.connect(self._on_reviewed)
@@ -200,6 +204,9 @@ class NewRunWizard(QWidget):
             form = SpecForm(self._states[kind])
             form.set_advanced(advanced=self._advanced.isChecked())
             self._forms[kind] = form
+            if form.layout_panel is not None:
+                for changed in (form.state.value_changed, form.state.loaded):
+                    changed.connect(self._preview_later.start)
             self._settings.addWidget(form)
         self._settings.setCurrentWidget(self._forms[kind])
         self._choose_step.mark(kind)
@@ -222,6 +229,8 @@ class NewRunWizard(QWidget):
             self._fleet.hold(self)
             self.where_step.show_form(self.state)
             self.where_step.focus_first()
+        elif step is Step.SETTINGS:
+            self._preview_later.start()
         elif step is Step.CHOOSE:
             self._fleet.release(self)
             self._choose_step.focus_first()
@@ -243,6 +252,17 @@ class NewRunWizard(QWidget):
         self._show_launch()
         self._review_step.show_waiting(state.info)
         self._controller.review(state.info.kind, state.values())
+
+    def _ask_preview(self) -> None:
+        """Let the layout's own check and the memory estimate follow what is being filled in."""
+        state = self.state
+        if state is not None and self.step is Step.SETTINGS and self._forms[state.info.kind].layout_panel is not None:
+            self._controller.preview(state.info.kind, state.values())
+
+    def _on_previewed(self, answer: Reviewed) -> None:
+        form = self._forms.get(answer.kind)
+        if form is not None and form.layout_panel is not None:
+            form.layout_panel.show_review(answer.review)
 
     def _on_reviewed(self, answer: Reviewed) -> None:
         state = self._states.get(answer.kind)

@@ -15,6 +15,7 @@ from app.views.icons import icon, icon_pixmap
 from app.views.page import scroll_area
 from app.views.theme import SPACE, mono_font, set_kind, set_role
 from app.views.widgets.card import Card
+from app.views.widgets.estimate_badge import EstimateBadge
 from app.views.widgets.finding_list import FindingList
 from app.views.widgets.task_panel import TaskPanel
 from app.views.widgets.toml_view import TomlView
@@ -57,6 +58,7 @@ class ReviewStep(QWidget):
         left = QVBoxLayout()
         left.setSpacing(SPACE.m)
         left.addWidget(self._build_verdict())
+        left.addWidget(self._build_estimate())
         left.addWidget(self._build_checks())
         left.addWidget(self._build_command())
         left.addStretch(1)
@@ -69,6 +71,7 @@ class ReviewStep(QWidget):
         self._set_verdict("clock", "text_muted", "Checking…", "Looking at the settings and at the files they name.")
         self._set_problems((), ())
         self._checks.hide()
+        self._estimate_card.hide()
         self._tabs.setTabVisible(0, False)
 
     def show_review(self, review: SpecReview) -> None:
@@ -78,8 +81,10 @@ class ReviewStep(QWidget):
             words = "1 problem to solve" if count == 1 else f"{count} problems to solve"
             self._set_verdict("error", "danger", words, "Press one to go to its field.")
         else:
-            self._set_verdict("success", "success", "Ready to launch", review.estimate or "Nothing stands against it.")
+            self._set_verdict("success", "success", "Ready to launch", "Nothing stands against it.")
         self._set_problems(review.problems, review.warnings)
+        self._estimate_card.setVisible(review.estimate is not None)
+        self.estimate.show_estimate(review.estimate)
         self._command.setText(review.command)
         self._command_card.setVisible(bool(review.command))
         self._spec.set_text(review.toml)
@@ -153,6 +158,13 @@ class ReviewStep(QWidget):
         self._list.setSpacing(SPACE.xs)
         card.body.addLayout(self._list)
         return card
+
+    def _build_estimate(self) -> Card:
+        self._estimate_card = Card("Memory")
+        self.estimate = EstimateBadge()
+        self._estimate_card.body.addWidget(self.estimate)
+        self._estimate_card.hide()
+        return self._estimate_card
 
     def _build_command(self) -> Card:
         self._command_card = Card("The same on the command line")

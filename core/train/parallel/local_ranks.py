@@ -16,10 +16,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 _POLL_S = 0.05
 _END_GRACE_S = 5.0
@@ -123,21 +123,16 @@ def _end(ranks: Sequence[_Rank]) -> None:
             rank.process.stdin.close()
 
 
-@contextlib.contextmanager
-def _ending_with_parent(stream: IO[bytes]) -> Iterator[None]:
-    def watch() -> None:
-        stream.read()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
-    yield
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
 
 
 def _main(target: str, arguments: Path, result: Path) -> None:
     module, _, name = target.partition(":")
-    with _ending_with_parent(sys.stdin.buffer):
-        value = getattr(importlib.import_module(module), name)(**json.loads(arguments.read_text(encoding="utf-8")))
-        result.write_text(json.dumps(value), encoding="utf-8")
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    value = getattr(importlib.import_module(module), name)(**json.loads(arguments.read_text(encoding="utf-8")))
+    result.write_text(json.dumps(value), encoding="utf-8")
     # torch's process groups and their threads may hang or warn when the interpreter tears them down: the work is done.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -14,11 +14,11 @@ _TOY_FOLDER = Path(__file__).parent / "toy"
 
 
 def install_toy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make ``test.toy`` known to this process and to every process started from it."""
+    """Make ``test.toy`` and ``test.valley`` known to this process and to every process started from it."""
     info = folder / "pilothouse_toy-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pilothouse-toy\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[pilothouse.kinds]\ntoy = toy_kind\n")
+    (info / "entry_points.txt").write_text("[pilothouse.kinds]\ntoy = toy_kind\nvalley = valley_kind\n")
     added = [str(folder), str(_TOY_FOLDER)]
     inherited = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*added, *([inherited] if inherited else [])]))

@@ -67,6 +67,10 @@ def _dispatch(options: argparse.Namespace) -> int:
             from core.cli.quickstart import quickstart
 
             return quickstart(workspace, options)
+        if options.command == "sweep":
+            from core.cli.sweep import show_sweep
+
+            return show_sweep(workspace, options)
         from core.cli import remote, runs
 
         if options.command == "run":

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import distributed as dist
 from torch import nn
 
-from core.train.engine.contracts import Arithmetic, Batch, GradientNorms, Mesh, TrainingTask
+from core.train.engine.contracts import Arithmetic, Batch, GradientNorms, Mesh
 from core.train.parallel.norms import Norms, local_gradients
+
+
+class ForwardAndLoss(Protocol):
+    """What passes ask of a task; see ``TrainingTask``."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the model's output for a micro-batch."""
+        ...
+
+    def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the sum of the losses of a micro-batch."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Passes:
     """What forward and backward passes need to know, whatever the layout."""
 
-    task: TrainingTask
+    task: ForwardAndLoss
     arithmetic: Arithmetic
     mesh: Mesh
 

@@ -6,15 +6,12 @@ arithmetic, and last its weights are sharded or its gradients summed over data r
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from core.contracts.errors import UserError
-from core.train.engine.contracts import Arithmetic, Mesh, ParallelModel, TrainingTask
-from core.train.parallel.base import Passes
+from core.train.engine.contracts import Arithmetic, Mesh, ParallelModel
+from core.train.parallel.base import ForwardAndLoss, Passes
 from core.train.parallel.blocks import block_of, find_blocks
 from core.train.parallel.mesh import group_of
 from core.train.parallel.norms import Norms
@@ -24,7 +21,7 @@ from core.train.specs.training import TrainingSpec
 
 
 def parallelize(
-    model: nn.Module, task: TrainingTask, mesh: Mesh, spec: TrainingSpec, arithmetic: Arithmetic
+    model: nn.Module, task: ForwardAndLoss, mesh: Mesh, spec: TrainingSpec, arithmetic: Arithmetic
 ) -> ParallelModel:
     """Lay a model out as the spec says; every rank calls it with the same model on the CPU, which is used up.
 
@@ -81,9 +78,6 @@ def sum_gradients(whole: WholeModel, mesh: Mesh) -> None:
     if mesh.tensor_size > 1:
         whole.reduce_with(summed=GradientSum(whole.parameters, group))
         return
-    with warnings.catch_warnings(), contextlib.ExitStack():
-        whole.reduce_with(
-            wrapped=DistributedDataParallel(
-                whole.parts[0], process_group=group, gradient_as_bucket_view=True, find_unused_parameters=False
-            )
-        )
+    whole.reduce_with(
+        wrapped=DistributedDataParallel(whole.parts[0], process_group=group, gradient_as_bucket_view=True)
+    )

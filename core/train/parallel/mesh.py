@@ -26,7 +26,7 @@ DIMENSIONS = ("pipeline", "replicate", "shard", "context", "tensor")
 
 
 def build_mesh(spec: TrainingSpec) -> Mesh:
-    """Return where this rank stands; with several ranks, join the process group first. Called once in a process.
+    """Return where this rank stands; with several ranks, join the process group first (unless this process has).
 
     Raises:
         EnvironmentProblem: The device asked for is missing, this host has fewer of it than ranks, or a rank did not come.
@@ -43,7 +43,8 @@ def build_mesh(spec: TrainingSpec) -> Mesh:
             f"{world} ranks are not a multiple of tensor x pipeline x context = {spec.parallel.model_ranks}.",
             "Change the number of processes or the degrees of parallelism.",
         )
-    _join(device, spec.parallel.timeout_s)
+    if not dist.is_initialized():
+        _join(device, spec.parallel.timeout_s)
     return _placed(spec.parallel, device, data, rank, local_rank)
 
 

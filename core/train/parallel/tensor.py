@@ -60,9 +60,9 @@ def cut_matrices(part: DecoderLM, mesh: DeviceMesh, *, sequence: bool) -> None:
     """
     _refuse_other_layers(part)
     between = Shard(1) if sequence else Replicate()
-    tied = part.is_tied and part.is_first and part.is_last
     for name, module in part.model.named_children():
-        if name == "embed_tokens":
+        # In a V-shaped pipeline the first and the last stage of a rank have the same tied embedding.
+        if name == "embed_tokens" and not isinstance(module.weight, DTensor):
             style = RowwiseParallel(input_layouts=Replicate(), output_layouts=between)
             parallelize_module(module, mesh, style)
         elif name == "norm":
@@ -72,7 +72,7 @@ def cut_matrices(part: DecoderLM, mesh: DeviceMesh, *, sequence: bool) -> None:
     if part.lm_head is not None:
         style = ColwiseParallel(input_layouts=between, output_layouts=Replicate())
         parallelize_module(part.lm_head, mesh, style)
-    if tied or (part.is_tied and part.is_last):
+    if part.is_tied and part.is_last:
         body: Any = part.model
         head: Any = part.lm_head
         head.weight = body.embed_tokens.weight

@@ -1,4 +1,4 @@
-"""A run's page: head with state and remedy, and tabs for overview, curves, nodes, log, spec and artifacts.
+"""A run's page: head with state and remedy, and tabs for overview, curves, stability, profile, nodes, log, spec, artifacts.
 
 Opened by id from anywhere; follows the run while it is seen. Its tabs are called ``run_tabs``, its buttons ``run_pause``,
 ``run_proceed``, ``run_stop``, ``run_resume``, ``run_again`` (on other hosts), ``run_clone``, ``run_more``.
@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QLabel, QMenu, QPushButton, QStackedWidget, QTabWi
 from app.controllers.fleet_controller import FleetController
 from app.controllers.nodes_controller import NodesController, NodesSnapshot
 from app.controllers.ops import Op
+from app.controllers.profile_controller import ProfileController
 from app.controllers.routes import RUNS, Route
 from app.controllers.run_actions import DeletedRuns, RunActions, can_pause, can_proceed, can_resume, can_stop
 from app.controllers.run_controller import RunController
@@ -23,6 +24,7 @@ from app.viewmodels.curve_set import ChartPlan
 from app.viewmodels.metric_series import ViewRange
 from app.viewmodels.node_table import is_spread
 from app.viewmodels.plot_options import PlotOptions
+from app.viewmodels.profile_table import can_profile
 from app.views.dialogs.retry_dialog import RetryDialog
 from app.views.icons import icon
 from app.views.page import Page
@@ -32,14 +34,17 @@ from app.views.widgets.curve_board import CurveBoard
 from app.views.widgets.empty_state import EmptyState
 from app.views.widgets.log_view import LogView
 from app.views.widgets.node_board import NodeBoard
+from app.views.widgets.profile_board import ProfileBoard
 from app.views.widgets.run_header import RunHeader
 from app.views.widgets.run_menu import RunCommands, fill_run_menu
 from app.views.widgets.run_overview import RunOverview
+from app.views.widgets.stability_board import StabilityBoard
 from app.views.widgets.toml_view import TomlView
 from app.views.widgets.undo_bar import UndoBar
 from core.contracts.forms import RunKindInfo
 from core.contracts.notices import Notice
-from core.contracts.runs import RunDetail, RunSummary
+from core.contracts.profiles import SUMMARY_KIND
+from core.contracts.runs import MarkerRecord, RunDetail, RunSummary
 
 _TICK_MS = 1000
 _MAX_NAME = 60
@@ -57,6 +62,7 @@ class RunDetailPage(Page):
         self._fleet = fleet
         self.controller = RunController(services, self)
         self.nodes = NodesController(services, self)
+        self.profiles = ProfileController(services, self)
         self._actions = RunActions(services, self)
         self._commands = RunCommands(self, self._actions, services.router)
         self._kinds: dict[str, str] = {}
@@ -86,7 +92,10 @@ class RunDetailPage(Page):
         self.set_heading(route.run_id[:_MAX_NAME])
         self.log.clear()
         self.board_of_nodes.clear()
-        self.tabs.setTabVisible(self.tabs.indexOf(self.board_of_nodes), False)
+        self.profile.clear()
+        for tab in self._optional_tabs:
+            self.tabs.setTabVisible(self.tabs.indexOf(tab), False)
+        self.profiles.open(route.run_id)
         self.controller.open(route.run_id)
         self.nodes.open(route.run_id)
 
@@ -129,6 +138,8 @@ class RunDetailPage(Page):
         self.tabs.setDocumentMode(True)
         self.overview = RunOverview()
         self.board = CurveBoard(PlotOptions(smoothing=self._services.settings.smoothing))
+        self.stability = StabilityBoard()
+        self.profile = ProfileBoard()
         self.board_of_nodes = NodeBoard()
         self.log = LogView()
         self.artifacts = ArtifactList()
@@ -138,13 +149,17 @@ class RunDetailPage(Page):
         for widget, title in (
             (self.overview, "Overview"),
             (self.board, "Curves"),
+            (self.stability, "Stability"),
+            (self.profile, "Profile"),
             (self.board_of_nodes, "Nodes"),
             (self.log, "Log"),
             (self._spec_tab, "Spec"),
             (self.artifacts, "Artifacts"),
         ):
             self.tabs.addTab(widget, title)
-        self.tabs.setTabVisible(self.tabs.indexOf(self.board_of_nodes), False)
+        self._optional_tabs = (self.board_of_nodes, self.stability, self.profile)
+        for tab in self._optional_tabs:
+            self.tabs.setTabVisible(self.tabs.indexOf(tab), False)
         self.tabs.currentChanged.connect(self._fill_tab)
         column.addWidget(self.tabs, 1)
         return holder
@@ -188,6 +203,7 @@ class RunDetailPage(Page):
         self._buttons["run_proceed"].clicked.connect(lambda: self._commands.proceed(self._runs()))
         self._buttons["run_again"].clicked.connect(self._on_retry)
         self._connect_nodes()
+        self._connect_training()
         self._actions.deleted.connect(self._on_deleted)
         back = QShortcut(QKeySequence("Alt+Left"), self)
         back.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
@@ -202,6 +218,19 @@ class RunDetailPage(Page):
         self.board_of_nodes.fetch_wanted.connect(nodes.fetch)
         self.board_of_nodes.node_log_wanted.connect(self._on_node_log)
         self.log.node_wanted.connect(self.controller.show_log_of)
+
+    def _connect_training(self) -> None:
+        self.stability.marker_wanted.connect(self._on_marker_wanted)
+        profiles = self.profiles
+        profiles.loaded.connect(self.profile.show_report)
+        profiles.failed.connect(self.profile.show_problem)
+        profiles.waiting_changed.connect(lambda waiting: self.profile.show_waiting(waiting=waiting))
+        self.profile.profile_wanted.connect(profiles.request)
+        self.profile.copy_wanted.connect(lambda paths: profiles.save_trace(*paths))
+
+    def _on_marker_wanted(self, marker: MarkerRecord) -> None:
+        self.tabs.setCurrentWidget(self.board)
+        self.board.show_marker(marker)
 
     def _on_nodes(self, snapshot: NodesSnapshot) -> None:
         shown = is_spread(snapshot.nodes)
@@ -260,7 +289,13 @@ class RunDetailPage(Page):
         self._show_head()
         self.nodes.on_summary(detail.summary)
         self._detail = detail
-        self._stale = {self.overview, self.artifacts, self._spec_tab}
+        self._stale = {self.overview, self.artifacts, self._spec_tab, self.stability}
+        self.tabs.setTabVisible(self.tabs.indexOf(self.stability), self.stability.concerns(detail))
+        has_profile = can_profile(detail.spec_toml) or any(item.kind == SUMMARY_KIND for item in detail.artifacts)
+        self.tabs.setTabVisible(self.tabs.indexOf(self.profile), has_profile)
+        if has_profile:
+            self.profile.show_summary(detail.summary)
+            self.profiles.on_detail(detail)
         self.board.set_markers(detail.markers)
         if self._stack.currentIndex() == 0:
             self._stack.setCurrentIndex(1)
@@ -278,6 +313,8 @@ class RunDetailPage(Page):
             self.overview.show_detail(detail)
         elif tab is self.artifacts:
             self.artifacts.show_detail(detail)
+        elif tab is self.stability:
+            self.stability.show_detail(detail)
         else:
             self.spec.set_text(detail.spec_toml)
             spec_path = Path(detail.summary.run_dir) / "spec.toml"
@@ -286,6 +323,7 @@ class RunDetailPage(Page):
     def _on_summary(self, summary: RunSummary) -> None:
         self._show_head()
         self.nodes.on_summary(summary)
+        self.profile.show_summary(summary)
         if self.overview not in self._stale:
             self.overview.show_summary(summary)
 

@@ -15,6 +15,7 @@ from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QFrame, QGridLayout, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from app.viewmodels.curve_set import ChartPlan, CurveSet
+from app.viewmodels.metric_series import Axis
 from app.viewmodels.plot_options import PlotOptions
 from app.views.theme import SPACE, theme_host
 from app.views.widgets.empty_state import EmptyState
@@ -32,6 +33,8 @@ _COLUMN_WIDTH = 430
 _MAX_CHARTS = 200
 _HEIGHT = 300
 _EXPANDED_HEIGHT = 560
+_AROUND = 0.04
+"""How much of the whole range is shown on each side of a marker."""
 
 
 class _Slot(QFrame):
@@ -152,6 +155,20 @@ class CurveBoard(QWidget):
         self._markers = markers
         for plot in self.plots:
             plot.set_markers(markers)
+
+    def show_marker(self, marker: MarkerRecord) -> None:
+        """Show the stretch around a marker in every chart."""
+        axis = self._options.axis
+        x = marker.ts if axis is Axis.WALL else marker.ts - self._curves.scale.start
+        if axis is Axis.STEP:
+            x = float(marker.step or 0)
+        first, last = self._curves.bounds(axis)
+        reach = max((last - first) * _AROUND, 20.0)
+        # A logarithmic axis has no zero.
+        self._x_range = (max(x - reach, 1.0 if self._options.log_x else first - 1.0), x + reach)
+        for plot in self.plots:
+            plot.set_x_range(self._x_range)
+        self._detail.start()
 
     def set_options(self, options: PlotOptions) -> None:
         """Obey other choices."""

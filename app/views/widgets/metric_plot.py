@@ -29,6 +29,7 @@ from app.viewmodels.curve_names import curve_label
 from app.viewmodels.curve_set import ChartPlan, CurveRequest, CurveSet
 from app.viewmodels.metric_series import Axis, Sample, ViewRange
 from app.viewmodels.plot_options import PlotOptions
+from app.viewmodels.stability_events import event_text
 from app.views.icons import icon
 from app.views.theme import SPACE, set_kind, set_surface, theme
 from app.views.widgets.plot_axes import RunAxis, ValueAxis, position_text, value_text
@@ -474,7 +475,7 @@ class MetricPlot(QFrame):
         first, last = self._x_range or self._full_range()
         reach = (last - first) / max(self._box.width(), 80.0) * 5
         near = [m for m in self._markers if (at := self._marker_x(m)) is not None and abs(at - x) <= reach]
-        return "\n".join(f"{marker.kind.capitalize()}: {marker.text}"[:160] for marker in near[:3])
+        return "\n".join(event_text(marker)[:160] for marker in near[:3])
 
 
 def _order(value: float) -> float:

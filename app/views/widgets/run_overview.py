@@ -5,6 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
+from app.viewmodels.stability_events import event_text
 from app.viewmodels.wording import moment_text, number_text
 from app.views.icons import icon, icon_pixmap
 from app.views.theme import SPACE, set_kind, set_role
@@ -150,7 +151,7 @@ def _events_card(markers: tuple[MarkerRecord, ...]) -> Card:
         step = QLabel("" if marker.step is None else f"step {marker.step:,}".replace(",", "\u202f"))
         set_kind(step, "caption")
         row.addWidget(picture)
-        row.addWidget(ElidedLabel(marker.text or marker.kind.capitalize()), 1)
+        row.addWidget(ElidedLabel(event_text(marker) if marker.signal else marker.text or marker.kind.capitalize()), 1)
         row.addWidget(step)
         row.addWidget(when)
         card.body.addLayout(row)

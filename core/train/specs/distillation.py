@@ -20,8 +20,8 @@ class DistillationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         str,
         Meta(
             title="Teacher",
-            description="Folder of the model to learn from, or the id of the run that made it; empty: none.",
-            extra_json_schema={**extra(_SECTION, advanced=True), "path": "folder"},
+            description="Folder (beginning with / or ./) of the model to learn from, or the id of the run that made it; empty: none.",
+            extra_json_schema={**extra(_SECTION, advanced=True), "path": "folder", "or_name": True},
         ),
     ] = ""
     temperature: Annotated[

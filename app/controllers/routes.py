@@ -27,6 +27,7 @@ class Route:
     Attributes:
         page: Key of the page, one of the constants of this module.
         run_id: Run to open (``run``), or to clone (``train``).
+        start_from: Folder of a checkpoint that the cloned run is to start from.
         group: Group of kinds (``train``, ``compress``, ``benchmark``) that the wizard offers first.
         kind: Kind of run to prefill the wizard with.
         values: Form values to prefill the wizard with.
@@ -36,6 +37,7 @@ class Route:
 
     page: str
     run_id: RunId | None = None
+    start_from: str | None = None
     group: str | None = None
     kind: str | None = None
     values: dict[str, FormValue] | None = None

@@ -150,10 +150,15 @@ class TrainController(QObject):
         """Fill the form from a spec file."""
         self._prefill(lambda: _read_spec_text(path), path.name, folder=path.absolute().parent)
 
-    def clone(self, run_id: RunId) -> None:
-        """Fill the form from an earlier run."""
+    def clone(self, run_id: RunId, start_from: str | None = None) -> None:
+        """Fill the form from an earlier run; with ``start_from`` it builds on that run and starts from its checkpoint."""
         workspace = self._services.workspace
-        self._prefill(lambda: workspace.detail(run_id).spec_toml, f"the run {run_id}")
+        changed: dict[str, FormValue] = {}
+        source = f"the run {run_id}"
+        if start_from is not None:
+            changed = {"checkpoints.start_from": start_from, "parent": run_id}
+            source = f"{source}, to start from {Path(start_from).name}"
+        self._prefill(lambda: workspace.detail(run_id).spec_toml, source, changed=changed)
 
     def save_toml(self, text: str, path: Path) -> None:
         """Write a spec as a file."""
@@ -161,12 +166,18 @@ class TrainController(QObject):
             lambda _: notify(Severity.SUCCESS, f"Saved {path.name}.", f"Run it with: pilothouse run {path.name}")
         ).start()
 
-    def _prefill(self, text_of: Callable[[], str], source: str, folder: Path | None = None) -> None:
+    def _prefill(
+        self,
+        text_of: Callable[[], str],
+        source: str,
+        folder: Path | None = None,
+        changed: Mapping[str, FormValue] | None = None,
+    ) -> None:
         workspace = self._services.workspace
 
         def parse() -> Prefill:
             kind, values = workspace.values_of(text_of(), folder)
-            return Prefill(kind=kind, values=values, source=source)
+            return Prefill(kind=kind, values={**values, **(changed or {})}, source=source)
 
         Op(parse).succeeded(self.prefilled.emit).failed(self._on_failed).start()
 

@@ -16,6 +16,7 @@ from core.contracts.units import READINGS, Reading, reading_of
 GROUP_ORDER = {reading.group: n for n, reading in reversed(list(enumerate(READINGS)))}
 _NODE = re.compile(r"(?P<node>[A-Za-z0-9_-]+):(?P<key>.+)")
 _OF_RANK = re.compile(r" \[[^\[\]]+\]$")
+_UNIT_ENDINGS = (("_bytes", "B"), ("_s", "s"))
 _CORE = re.compile(r"cpu\.\d+\.percent")
 
 
@@ -57,6 +58,14 @@ def chart_name(key: str) -> str:
         return curve_reading(key).group
     plain = _OF_RANK.sub("", key)
     return plain.partition("/")[2] or plain
+
+
+def metric_unit(key: str) -> str:
+    """Return the unit that a metric's name ends in: ``B`` for ``..._bytes``, ``s`` for ``..._s``; empty for others."""
+    plain = _OF_RANK.sub("", key)
+    if plain.endswith("_per_s"):
+        return ""
+    return next((unit for ending, unit in _UNIT_ENDINGS if plain.endswith(ending)), "")
 
 
 def curve_label(key: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.viewmodels.curve_names import GROUP_ORDER, chart_name, curve_reading, is_spread, is_telemetry_key
+from app.viewmodels.curve_names import GROUP_ORDER, chart_name, curve_reading, is_spread, is_telemetry_key, metric_unit
 from app.viewmodels.metric_series import Axis, MetricSeries, TimeScale, ViewRange
 from app.viewmodels.wording import natural_key
 from core.contracts.runs import Curve, RunUpdate
@@ -241,5 +241,10 @@ def _plan(name: str, keys: list[str], *, is_telemetry: bool) -> ChartPlan:
     keys = sorted(keys, key=natural_key) if is_spread(keys) else keys
     reading = curve_reading(keys[0])
     return ChartPlan(
-        name=name, title=name, unit=reading.unit, keys=tuple(keys), is_telemetry=is_telemetry, maximum=reading.maximum
+        name=name,
+        title=name,
+        unit=reading.unit or metric_unit(keys[0]),
+        keys=tuple(keys),
+        is_telemetry=is_telemetry,
+        maximum=reading.maximum,
     )

@@ -16,10 +16,11 @@ from app.controllers.fleet_controller import FleetController
 from app.controllers.nodes_controller import NodesController, NodesSnapshot
 from app.controllers.ops import Op
 from app.controllers.profile_controller import ProfileController
-from app.controllers.routes import RUNS, Route
+from app.controllers.routes import RUNS, TRAIN, Route
 from app.controllers.run_actions import DeletedRuns, RunActions, can_pause, can_proceed, can_resume, can_stop
 from app.controllers.run_controller import RunController
 from app.controllers.services import Services
+from app.controllers.sweep_controller import SweepController
 from app.viewmodels.curve_set import ChartPlan
 from app.viewmodels.metric_series import ViewRange
 from app.viewmodels.node_table import is_spread
@@ -38,13 +39,14 @@ from app.views.widgets.profile_board import ProfileBoard
 from app.views.widgets.run_header import RunHeader
 from app.views.widgets.run_menu import RunCommands, fill_run_menu
 from app.views.widgets.run_overview import RunOverview
+from app.views.widgets.sweep_board import SweepBoard
 from app.views.widgets.stability_board import StabilityBoard
 from app.views.widgets.toml_view import TomlView
 from app.views.widgets.undo_bar import UndoBar
 from core.contracts.forms import RunKindInfo
 from core.contracts.notices import Notice
 from core.contracts.profiles import SUMMARY_KIND
-from core.contracts.runs import MarkerRecord, RunDetail, RunSummary
+from core.contracts.runs import CheckpointRecord, MarkerRecord, RunDetail, RunSummary
 
 _TICK_MS = 1000
 _MAX_NAME = 60
@@ -62,6 +64,7 @@ class RunDetailPage(Page):
         self._fleet = fleet
         self.controller = RunController(services, self)
         self.nodes = NodesController(services, self)
+        self.sweeps = SweepController(services, self)
         self.profiles = ProfileController(services, self)
         self._actions = RunActions(services, self)
         self._commands = RunCommands(self, self._actions, services.router)
@@ -76,6 +79,7 @@ class RunDetailPage(Page):
         """Follow the run again."""
         self._tick.start()
         self.nodes.resume()
+        self.sweeps.resume()
         if self.controller.run_id is not None:
             self.controller.refresh()
 
@@ -83,6 +87,7 @@ class RunDetailPage(Page):
         """Stop ticking; the run is still watched, so that nothing is missed."""
         self._tick.stop()
         self.nodes.pause()
+        self.sweeps.pause()
 
     def open(self, route: Route) -> None:
         """Open the run that the route names."""
@@ -92,6 +97,8 @@ class RunDetailPage(Page):
         self.set_heading(route.run_id[:_MAX_NAME])
         self.log.clear()
         self.board_of_nodes.clear()
+        self.sweeps.close()
+        self.sweep.clear()
         self.profile.clear()
         for tab in self._optional_tabs:
             self.tabs.setTabVisible(self.tabs.indexOf(tab), False)
@@ -141,6 +148,7 @@ class RunDetailPage(Page):
         self.stability = StabilityBoard()
         self.profile = ProfileBoard()
         self.board_of_nodes = NodeBoard()
+        self.sweep = SweepBoard()
         self.log = LogView()
         self.artifacts = ArtifactList()
         self._spec_tab = self._build_spec()
@@ -148,6 +156,7 @@ class RunDetailPage(Page):
         self._stale: set[QWidget] = set()
         for widget, title in (
             (self.overview, "Overview"),
+            (self.sweep, "Sweep"),
             (self.board, "Curves"),
             (self.stability, "Stability"),
             (self.profile, "Profile"),
@@ -221,6 +230,7 @@ class RunDetailPage(Page):
 
     def _connect_training(self) -> None:
         self.stability.marker_wanted.connect(self._on_marker_wanted)
+        self.artifacts.start_wanted.connect(self._on_start_wanted)
         profiles = self.profiles
         profiles.loaded.connect(self.profile.show_report)
         profiles.failed.connect(self.profile.show_problem)
@@ -231,6 +241,16 @@ class RunDetailPage(Page):
     def _on_marker_wanted(self, marker: MarkerRecord) -> None:
         self.tabs.setCurrentWidget(self.board)
         self.board.show_marker(marker)
+
+    def _on_start_wanted(self, checkpoint: CheckpointRecord) -> None:
+        route = Route(page=TRAIN, run_id=checkpoint.run_id, start_from=checkpoint.path)
+        self._services.router.go(route)
+
+    def _connect_sweep(self) -> None:
+        self.sweeps.loaded.connect(self.sweep.show_report)
+        self.sweeps.failed.connect(self.sweep.show_problem)
+        self.sweep.run_wanted.connect(self._services.router.open_run)
+        self.sweep.again_wanted.connect(lambda run_id: self._services.router.go(Route(page=TRAIN, run_id=run_id)))
 
     def _on_nodes(self, snapshot: NodesSnapshot) -> None:
         shown = is_spread(snapshot.nodes)
@@ -288,6 +308,7 @@ class RunDetailPage(Page):
     def _on_detail(self, detail: RunDetail) -> None:
         self._show_head()
         self.nodes.on_summary(detail.summary)
+        self.sweeps.on_summary(detail.summary)
         self._detail = detail
         self._stale = {self.overview, self.artifacts, self._spec_tab, self.stability}
         self.tabs.setTabVisible(self.tabs.indexOf(self.stability), self.stability.concerns(detail))
@@ -299,8 +320,15 @@ class RunDetailPage(Page):
         self.board.set_markers(detail.markers)
         if self._stack.currentIndex() == 0:
             self._stack.setCurrentIndex(1)
-            self.tabs.setCurrentWidget(self.overview if detail.summary.state.is_terminal else self.board)
+            self._show_first_tab(detail.summary)
         self._fill_tab()
+
+    def _show_first_tab(self, summary: RunSummary) -> None:
+        """Begin with what tells most of this run."""
+        is_sweep = summary.kind == SWEEP_KIND
+        self.tabs.setTabVisible(self.tabs.indexOf(self.sweep), is_sweep)
+        first = self.overview if summary.state.is_terminal else self.board
+        self.tabs.setCurrentWidget(self.sweep if is_sweep else first)
 
     def _fill_tab(self) -> None:
         """Bring the tab in view up to date; those out of view wait until they are looked at."""
@@ -349,6 +377,7 @@ class RunDetailPage(Page):
         if self.controller.run_id in gone.run_ids:
             self.controller.close()
             self.nodes.close()
+            self.sweeps.close()
             self._state.set_content(
                 "trash", "The run is in the bin", "Its files can still be brought back.", "Go to all runs"
             )

@@ -41,7 +41,7 @@ class TrainPage(Page):
     def open(self, route: Route) -> None:
         """Prefill the wizard as the route asks."""
         if route.run_id is not None:
-            self._controller.clone(route.run_id)
+            self._controller.clone(route.run_id, route.start_from)
         elif route.toml is not None:
             self._controller.open_toml(route.toml)
         elif route.kind is not None:

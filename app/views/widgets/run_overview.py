@@ -1,11 +1,13 @@
-"""The overview of a run: final metrics, result tables, lineage and what happened on the way."""
+"""The overview of a run: final metrics, a step's time, result tables and texts, lineage, and what happened on the way."""
 
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
+from app.viewmodels.profile_table import fine_span_text
 from app.viewmodels.stability_events import event_text
+from app.viewmodels.training_facts import is_text_table, text_samples, time_split
 from app.viewmodels.wording import moment_text, number_text
 from app.views.icons import icon, icon_pixmap
 from app.views.theme import SPACE, set_kind, set_role
@@ -14,6 +16,8 @@ from app.views.widgets.elided_label import ElidedLabel
 from app.views.widgets.empty_state import EmptyState
 from app.views.widgets.flow_layout import FlowLayout
 from app.views.widgets.result_table import ResultTable
+from app.views.widgets.stacked_bar import BarPart, StackedBar
+from app.views.widgets.text_samples import TextSamples
 from core.contracts.ids import RunId
 from core.contracts.runs import MarkerRecord, RunDetail, RunSummary
 
@@ -44,6 +48,7 @@ class RunOverview(QScrollArea):
         self.setWidget(inner)
         self._shown: object = None
         self._values: dict[str, QLabel] = {}
+        self._time_card: Card | None = None
 
     def show_detail(self, detail: RunDetail) -> None:
         """Show a run; nothing is rebuilt when nothing changed, so that the place in the page stays."""
@@ -56,15 +61,18 @@ class RunOverview(QScrollArea):
         self._clear()
         if detail.summary.final:
             self._stack.addWidget(self._metrics_card(detail.summary))
+        self._time_card = self._step_time_card()
+        self._stack.addWidget(self._time_card)
+        self._show_step_time(detail.summary)
         for table in detail.tables:
             card = Card(table.name)
-            card.body.addWidget(ResultTable(table))
+            card.body.addWidget(TextSamples(text_samples(table)) if is_text_table(table) else ResultTable(table))
             self._stack.addWidget(card)
         if detail.summary.parent is not None or detail.children:
             self._stack.addWidget(self._lineage_card(detail))
         if detail.markers:
             self._stack.addWidget(_events_card(detail.markers))
-        if self._stack.count() == 0:
+        if self._stack.count() == 1 and self._time_card.isHidden():
             words = "Metrics, tables and results appear here as the run reports them."
             self._stack.addWidget(EmptyState("chart", "Nothing to show yet", words))
         self._stack.addStretch(1)
@@ -75,9 +83,26 @@ class RunOverview(QScrollArea):
         for key, label in self._values.items():
             if key in summary.final:
                 label.setText(number_text(summary.final[key]))
+        self._show_step_time(summary)
+
+    def _step_time_card(self) -> Card:
+        card = Card("Where a step's time goes")
+        card.setObjectName("step_time")
+        self._step_time = StackedBar(fine_span_text)
+        card.body.addWidget(self._step_time)
+        return card
+
+    def _show_step_time(self, summary: RunSummary) -> None:
+        """Show what the newest step's seconds were spent on; nothing where the run does not tell."""
+        if self._time_card is not None:
+            parts = [BarPart(name=name, size=seconds) for name, seconds in time_split(summary.final)]
+            self._time_card.setVisible(bool(parts))
+            if parts:
+                self._step_time.show_parts(parts)
 
     def _clear(self) -> None:
         self._values.clear()
+        self._time_card = None
         while (item := self._stack.takeAt(0)) is not None:
             widget = item.widget()
             if widget is not None:

@@ -39,14 +39,15 @@ from app.views.widgets.profile_board import ProfileBoard
 from app.views.widgets.run_header import RunHeader
 from app.views.widgets.run_menu import RunCommands, fill_run_menu
 from app.views.widgets.run_overview import RunOverview
-from app.views.widgets.sweep_board import SweepBoard
 from app.views.widgets.stability_board import StabilityBoard
+from app.views.widgets.sweep_board import SweepBoard
 from app.views.widgets.toml_view import TomlView
 from app.views.widgets.undo_bar import UndoBar
 from core.contracts.forms import RunKindInfo
 from core.contracts.notices import Notice
 from core.contracts.profiles import SUMMARY_KIND
 from core.contracts.runs import CheckpointRecord, MarkerRecord, RunDetail, RunSummary
+from core.contracts.sweeps import SWEEP_KIND
 
 _TICK_MS = 1000
 _MAX_NAME = 60

@@ -23,6 +23,7 @@ from core.hardware.probe import probe
 from core.jobs import queue
 from core.jobs.checkpoints import hash_path
 from core.jobs.processes import end_processes, marked_processes
+from core.jobs.profiling import request_profile
 from core.jobs.reconcile import examine
 from core.jobs.records import ExitRecord, SupervisorRecord, read_record, write_record
 from core.jobs.relocate import relocated
@@ -75,6 +76,7 @@ class Requests:
             said.StandingOf: self._standing,
             said.StopRun: self._stop,
             said.PauseRun: self._pause,
+            said.ProfileRun: self._profile,
             said.ContinueRun: self._continue,
             said.EndLeftovers: self._end_leftovers,
             said.Processes: lambda asked: said.PidList(pids=tuple(sorted(marked_processes(asked.run_id)))),
@@ -237,6 +239,10 @@ class Requests:
 
     def _continue(self, asked: said.ContinueRun) -> said.AnyAnswer:
         RunLayout(self._existing(asked.run_id)).pause_request.unlink(missing_ok=True)
+        return said.Done()
+
+    def _profile(self, asked: said.ProfileRun) -> said.AnyAnswer:
+        request_profile(self._existing(asked.run_id), asked.steps, asked.ranks)
         return said.Done()
 
     @staticmethod

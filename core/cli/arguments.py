@@ -54,6 +54,11 @@ def _add_runs(runs: argparse.ArgumentParser) -> None:
     logs.add_argument("--follow", action="store_true", help="go on until the run has ended")
     logs.add_argument("--node", default="", help="only this node of a run on several (default: all, merged)")
     logs.add_argument("--tail-bytes", type=int, default=0, help="only the last so many bytes")
+    profiled = _with_json(acts.add_parser("profile", help="record where the next steps of a training spend their time"))
+    profiled.add_argument("run_id", metavar="ID", help="the run's id, or its unambiguous beginning or end")
+    profiled.add_argument("--steps", type=int, default=3, help="how many steps to record (default 3)")
+    profiled.add_argument("--rank", type=int, default=None, help="which rank of the first node (default 0)")
+    profiled.add_argument("--last", action="store_true", help="show the newest profile; record none")
     for act, help_text in (("delete", "move runs to the bin"), ("restore", "take runs back out of the bin")):
         many = _with_json(acts.add_parser(act, help=help_text))
         many.add_argument("run_ids", metavar="ID", nargs="+")

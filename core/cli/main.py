@@ -71,7 +71,7 @@ def _dispatch(options: argparse.Namespace) -> int:
             from core.cli.sweep import show_sweep
 
             return show_sweep(workspace, options)
-        from core.cli import remote, runs
+        from core.cli import profile, remote, runs
 
         if options.command == "run":
             return runs.run_spec(workspace, options)
@@ -86,6 +86,7 @@ def _dispatch(options: argparse.Namespace) -> int:
             "give-up": remote.give_up,
             "retry": remote.retry,
             "fetch": remote.fetch,
+            "profile": profile.profile,
             "delete": runs.delete,
             "restore": runs.restore,
             "purge": runs.purge,

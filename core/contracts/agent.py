@@ -13,7 +13,7 @@ from core.contracts.placement import Placement
 from core.contracts.states import RunState
 from core.contracts.telemetry import HardwareReport
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -231,6 +231,14 @@ class ContinueRun(Request, frozen=True, kw_only=True):
     run_id: str
 
 
+class ProfileRun(Request, frozen=True, kw_only=True):
+    """Ask ranks of a run that train here to record a profile of their next steps."""
+
+    run_id: str
+    steps: int
+    ranks: tuple[int, ...]
+
+
 class EndLeftovers(Request, frozen=True, kw_only=True):
     """End every process of a run that has no supervisor any more; with ``is_forced`` those of one that has, and it too."""
 
@@ -411,27 +419,6 @@ class Readings(Pushed, frozen=True, kw_only=True):
     values: dict[str, float | None]
 
 
-class LinkRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What this machine knows of a node of a run: ``link.<node>.json`` in the mirror.
-
-    Attributes:
-        last_contact: Unix seconds by our clock at which the host last answered; None before the first time.
-        message: Why it cannot be reached; empty when it can.
-        stdout_start: Offset in the host's output file of the first byte that is here.
-        stdout_bytes: Size of the host's output file.
-        is_complete: The node has ended and all it wrote is here.
-        standing: Where the node stands by the host's own judgement.
-    """
-
-    last_contact: float | None = None
-    is_reachable: bool = True
-    message: str = ""
-    stdout_start: int = 0
-    stdout_bytes: int = 0
-    is_complete: bool = False
-    standing: NodeStanding | None = None
-
-
 AnyRequest = (
     Ping
     | Probe
@@ -447,6 +434,7 @@ AnyRequest = (
     | StopRun
     | PauseRun
     | ContinueRun
+    | ProfileRun
     | EndLeftovers
     | Processes
     | RemoveRun

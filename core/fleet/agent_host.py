@@ -32,6 +32,7 @@ from core.contracts.agent import (
     PrepareRun,
     ProblemList,
     Processes,
+    ProfileRun,
     RemoveRun,
     StartRun,
     StopRun,
@@ -141,6 +142,10 @@ class AgentHost:
     def proceed(self, run_id: str) -> None:
         """Let a paused run go on."""
         self._agent.ask(ContinueRun(run_id=run_id), Done)
+
+    def profile(self, run_id: str, steps: int, ranks: tuple[int, ...]) -> None:
+        """Ask ranks of the run there for a profile of their next steps."""
+        self._agent.ask(ProfileRun(run_id=run_id, steps=steps, ranks=ranks), Done)
 
     def end_leftovers(self, run_id: str, *, is_forced: bool = False) -> tuple[int, ...]:
         """End what is left of a run without a supervisor, or with one too; return what could not be ended."""

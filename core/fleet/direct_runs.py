@@ -228,6 +228,10 @@ class DirectRuns:
         """Let the head go on, whose supervisor has the others go on too."""
         self._on_head(folder, lambda host: host.proceed(folder.run_id))
 
+    def profile(self, folder: RunFolder, steps: int, ranks: tuple[int, ...]) -> None:
+        """Ask the head's ranks for a profile."""
+        self._on_head(folder, lambda host: host.profile(folder.run_id, steps, ranks))
+
     def _on_head(self, folder: RunFolder, act: Callable[[AgentHost], None]) -> None:
         name = folder.placement().head.host or LOCAL_NODE
         act(AgentHost(self._pool, self._pool.record(name)))

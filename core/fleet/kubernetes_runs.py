@@ -11,6 +11,7 @@ from core.fleet.run_folder import RunFolder
 from core.plugins.decode import read_spec
 from core.settings.home import Home
 
+_NO_PROFILE = "A run on Kubernetes cannot be asked for a profile while it runs."
 _NO_PAUSE = "A run on Kubernetes cannot be paused."
 
 
@@ -86,6 +87,11 @@ class KubernetesRuns:
     def proceed(self, folder: RunFolder) -> None:
         """Refuse, as ``pause``."""
         self.pause(folder)
+
+    def profile(self, folder: RunFolder, steps: int, ranks: tuple[int, ...]) -> None:
+        """Refuse: nothing is written into a pod that runs."""
+        del folder, steps, ranks
+        raise UserError(_NO_PROFILE, "Set 'Profile at step' (tuning.profile_at_step) in its spec before the launch.")
 
     def end_leftovers(self, folder: RunFolder) -> dict[str, tuple[int, ...]]:
         """Take the run's objects out of the cluster; Kubernetes ends what is in them."""

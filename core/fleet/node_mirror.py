@@ -17,6 +17,7 @@ import msgspec
 
 from core.contracts import agent as said
 from core.contracts.ids import RunId
+from core.contracts.mirrors import LinkRecord
 from core.contracts.placement import Placement
 from core.jobs.pushing import NodeFiles
 from core.jobs.reconcile import START_LIMIT_S
@@ -46,21 +47,19 @@ class NodeMirrors:
         self._files = NodeFiles(nodes)
         self._lock = threading.RLock()
         self._lock_fd = -1
-        self._links = {
-            node: read_record(self._layout.link(node), said.LinkRecord) or said.LinkRecord() for node in nodes
-        }
+        self._links = {node: read_record(self._layout.link(node), LinkRecord) or LinkRecord() for node in nodes}
         self._noted = 0.0
         self._must_restart = False
         self._contact = 0.0
         self._ended: dict[str, float] = {}
         self._caught_up = 0.0
 
-    def _read_link(self, node: str) -> said.LinkRecord:
+    def _read_link(self, node: str) -> LinkRecord:
         """Return what was noted of a node; the end of an earlier attempt completes nothing of this one.
 
         Neither does a folder that was not there: it is asked for again.
         """
-        link = read_record(self._layout.link(node), said.LinkRecord) or said.LinkRecord()
+        link = read_record(self._layout.link(node), LinkRecord) or LinkRecord()
         said_last = link.standing
         is_ours = said_last is not None and said_last.is_there and self._is_of_this_placement(said_last)
         return link if is_ours else msgspec.structs.replace(link, is_complete=False)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from core.contracts.agent import LinkRecord
 from core.contracts.events import NodeEvent, StateEvent
+from core.contracts.mirrors import LinkRecord
 from core.contracts.placement import NodePlacement, Placement
 from core.contracts.states import RunState
 from core.jobs.processes import marked_processes

@@ -60,6 +60,10 @@ class RunEngine(Protocol):
         """Let a paused run go on."""
         ...
 
+    def profile(self, folder: RunFolder, steps: int, ranks: tuple[int, ...]) -> None:
+        """Ask ranks of the head for a profile of their next steps."""
+        ...
+
     def end_leftovers(self, folder: RunFolder) -> dict[str, tuple[int, ...]]:
         """End what is left of an ended run; return by host the processes that could not be ended."""
         ...
@@ -206,6 +210,11 @@ class RemoteRuns:
         """Let a paused run go on; raises as ``stop``."""
         folder, engine = self._open(run_id)
         engine.proceed(folder)
+
+    def profile(self, run_id: str, steps: int, ranks: tuple[int, ...]) -> None:
+        """Ask ranks of the run's head for a profile of their next steps; raises as ``stop``."""
+        folder, engine = self._open(run_id)
+        engine.profile(folder, steps, ranks)
 
     def _open(self, run_id: str) -> tuple[RunFolder, RunEngine]:
         folder, engine = self._folder(run_id)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from core.contracts.agent import LinkRecord
 from core.contracts.errors import EnvironmentProblem
+from core.contracts.mirrors import LinkRecord
 from core.contracts.placement import Placement
 from core.contracts.specs import RunSpec
 from core.fleet.copying import Copy

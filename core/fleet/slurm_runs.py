@@ -171,6 +171,12 @@ class SlurmRuns:
         else:
             agent.proceed(folder.run_id)
 
+    def profile(self, folder: RunFolder, steps: int, ranks: tuple[int, ...]) -> None:
+        """Ask the head's ranks for a profile; the request is in the folder that all nodes of the cluster share."""
+        AgentHost(self._pool, self._pool.record(folder.placement().head.host or "local")).profile(
+            folder.run_id, steps, ranks
+        )
+
     def end_leftovers(self, folder: RunFolder) -> dict[str, tuple[int, ...]]:
         """Cancel a job that is still there: Slurm ends its processes."""
         _, cluster, job_id, phase = self._job(folder)

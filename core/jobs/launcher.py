@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from core.contracts.specs import RunSpec
 from core.contracts.states import RESUMABLE_STATES
 from core.jobs.placed import local_placement
 from core.jobs.processes import end_processes, marked_processes
+from core.jobs.profiling import request_profile
 from core.jobs.reconcile import Standing, examine
 from core.jobs.records import write_record
 from core.jobs.snapshot import snapshot_code
@@ -149,6 +150,18 @@ class Launcher:
         """
         try:
             RunLayout(self._open_run(run_id)).pause_request.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def profile(self, run_id: RunId, steps: int, ranks: Sequence[int]) -> None:
+        """Ask ranks of a run for a profile of their next steps.
+
+        Raises:
+            UserError: There is no such run, or it has ended.
+            EnvironmentProblem: The request cannot be written.
+        """
+        try:
+            request_profile(self._open_run(run_id), steps, ranks)
         except OSError as error:
             raise self._cannot_write(error) from error
 

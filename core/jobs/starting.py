@@ -12,6 +12,7 @@ from pathlib import Path
 from core.contracts.errors import EnvironmentProblem
 from core.contracts.placement import LOCAL_NODE
 from core.contracts.states import RunState
+from core.jobs.profiling import withdraw_profile
 from core.jobs.records import ExitRecord, SupervisorRecord, read_record, write_record
 from core.runlog.layout import MARK_VARIABLE, NODE_VARIABLE, RunLayout
 
@@ -42,6 +43,7 @@ def prepare_attempt(run_dir: Path, node: str = LOCAL_NODE) -> None:
     number = last_attempt(run_dir, node)
     layout.stop_request.unlink(missing_ok=True)
     layout.pause_request.unlink(missing_ok=True)
+    withdraw_profile(run_dir)
     if layout.exit_record(node).exists():
         layout.exit_record(node).rename(run_dir / f"exit.{node}.attempt{number}.json")
     layout.supervisor(node).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ SCRATCH = "scratch"
 SUPERVISOR_RANK = "supervisor"
 STOP_REQUEST = "stop"
 PAUSE_REQUEST = "pause"
+PROFILE_REQUEST = "profile"
 MARK_VARIABLE = "PILOTHOUSE_RUN"
 EVENTS_VARIABLE = "PILOTHOUSE_EVENTS"
 NODE_VARIABLE = "PILOTHOUSE_NODE"
@@ -75,6 +76,15 @@ class RunLayout:
     def stop_request(self) -> Path:
         """Exists once somebody asked the run to stop."""
         return self.control / STOP_REQUEST
+
+    def profile_request(self, rank: int) -> Path:
+        """Exists while a rank is asked to record a profile; the rank takes it away."""
+        return self.control / (PROFILE_REQUEST if rank == 0 else f"{PROFILE_REQUEST}.{rank}")
+
+    @property
+    def profile_steps(self) -> Path:
+        """How many steps the newest request for a profile asks for."""
+        return self.control / f"{PROFILE_REQUEST}.steps"
 
     def supervisor(self, node: str = "local") -> Path:
         """Identity and heartbeat (its modification time) of the node's supervisor."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from core.contracts.agent import LinkRecord
+from core.contracts.mirrors import LinkRecord
 from core.runlog.layout import RunLayout
 
 MERGED_LOG = "merged.log"

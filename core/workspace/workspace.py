@@ -19,6 +19,7 @@ from core.contracts.hosts import Watcher
 from core.contracts.ids import RunId
 from core.contracts.nodes import RunNodes
 from core.contracts.notices import Notice, Severity
+from core.contracts.profiles import ProfileReport
 from core.contracts.runs import Curve, LogChunk, RunDetail, RunPage, RunQuery, RunSummary
 from core.contracts.settings import Settings
 from core.contracts.specs import RunSpec
@@ -41,6 +42,7 @@ from core.workspace.bin import RunBin
 from core.workspace.estimates import estimate_of
 from core.workspace.follower import POLL_S, Follower, OnUpdate
 from core.workspace.logs import output_of, read_log
+from core.workspace.profiles import Profiles
 from core.workspace.retries import Retries
 from core.workspace.sweeps import read_sweep
 from core.workspace.synchronize import Synchronizer
@@ -67,6 +69,7 @@ class Workspace:
         self._launcher = Launcher(home)
         self._synchronizer = Synchronizer(home, history)
         self.fleet = Fleet(home)
+        self._profiles = Profiles(home, self.fleet, self._launcher)
         self._bin = RunBin(home, history, self._synchronizer, self.fleet)
         self._hardware: HardwareReport | None = None
 
@@ -111,7 +114,7 @@ class Workspace:
         """Take in what a run has written so far, waiting that long for the hosts of one that goes on elsewhere."""
         if self._is_elsewhere(run_id) and not self.summary(run_id).state.is_terminal:
             self.fleet.following.catch_up(run_id, reach_s)
-            self._synchronizer.drain(run_id)
+        self._synchronizer.drain(run_id)
 
     def _is_elsewhere(self, run_id: RunId) -> bool:
         return is_elsewhere(read_placement(self.home.run_dir(run_id)))
@@ -306,6 +309,14 @@ class Workspace:
             self.fleet.runs.proceed(run_id)
         else:
             self._launcher.proceed(run_id)
+
+    def request_profile(self, run_id: RunId, steps: int = 3, ranks: tuple[int, ...] = (0,)) -> None:
+        """Ask ranks of a training that goes on for a profile of their next steps; see ``Profiles.request``."""
+        self._profiles.request(run_id, steps, ranks)
+
+    def profile(self, run_id: RunId, rank: int | None = None) -> ProfileReport | None:
+        """Return the newest profile of a run, or of one of its ranks; None without one. See ``Profiles.newest``."""
+        return self._profiles.newest(run_id, self.detail(run_id).artifacts, rank)
 
     def resume(self, run_id: RunId, *, guardian: Path | None = None) -> None:
         """Start an ended run once more from its last checkpoint; UserError when it cannot be.

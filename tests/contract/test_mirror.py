@@ -17,6 +17,7 @@ from core.contracts import agent as said
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.hosts import LinkState, NoWatcher
 from core.contracts.ids import RunId
+from core.contracts.mirrors import LinkRecord
 from core.contracts.placement import Placement
 from core.contracts.states import RunState
 from core.fleet.fetch import fetch
@@ -54,7 +55,7 @@ def steps(scene: RemoteHome, run_id: RunId) -> int:
     return max((getattr(event, "step", 0) or 0 for file in batch.files for event in file.events), default=0)
 
 
-def finished(scene: RemoteHome, mirror: Mirror, run_id: RunId) -> said.LinkRecord:
+def finished(scene: RemoteHome, mirror: Mirror, run_id: RunId) -> LinkRecord:
     mirror.follow(scene.home.run_dir(run_id))
     wait_for(lambda: _is_complete(scene, run_id), "the mirror to be complete", 60)
     return scene.link(run_id)

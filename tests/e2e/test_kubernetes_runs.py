@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.contracts.agent import LinkRecord
 from core.contracts.ids import RunId
+from core.contracts.mirrors import LinkRecord
 from core.contracts.states import RunState
 from core.fleet.kubernetes import KubernetesFollower, pod_reader
 from core.fleet.kubernetes.names import INDEX_LABEL, object_name

@@ -14,6 +14,7 @@ import msgspec
 from core.contracts import agent as said
 from core.contracts.hosts import HostRecord, NobodyToAsk, RuntimeRecord
 from core.contracts.ids import RunId, new_run_id
+from core.contracts.mirrors import LinkRecord
 from core.contracts.placement import NodePlacement, Placement
 from core.fleet.pool import HostPool
 from core.jobs.records import write_record
@@ -76,9 +77,9 @@ class RemoteHome:
         asked = said.StandingOf(run_id=run_id, nodes=("box",))
         return self.pool.agent("box").ask(asked, said.StandingList).standings[0]
 
-    def link(self, run_id: RunId) -> said.LinkRecord:
+    def link(self, run_id: RunId) -> LinkRecord:
         """Return what is noted here of the run's node."""
-        return msgspec.json.decode(RunLayout(self.home.run_dir(run_id)).link("box").read_bytes(), type=said.LinkRecord)
+        return msgspec.json.decode(RunLayout(self.home.run_dir(run_id)).link("box").read_bytes(), type=LinkRecord)
 
     def differences(self, run_id: RunId) -> list[str]:
         """Return the append-only files whose mirror is not what the host has."""

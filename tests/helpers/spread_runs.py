@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from core.contracts.agent import LinkRecord, NodeStanding
+from core.contracts.agent import NodeStanding
+from core.contracts.mirrors import LinkRecord
 from core.contracts.placement import Engine, NodePlacement, Placement, Rendezvous
 from core.contracts.states import RunState
 from core.runlog.layout import RunLayout

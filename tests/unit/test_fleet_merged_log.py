@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from core.contracts.agent import LinkRecord
+from core.contracts.mirrors import LinkRecord
 from core.runlog.layout import RunLayout
 from core.workspace.merged_log import MERGED_LOG, merged_log
 

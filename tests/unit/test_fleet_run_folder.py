@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from core.contracts.agent import LinkRecord, NodeStanding
+from core.contracts.agent import NodeStanding
 from core.contracts.errors import UserError
+from core.contracts.mirrors import LinkRecord
 from core.contracts.placement import NodePlacement, Placement
 from core.contracts.states import RunState
 from core.fleet.fleet import Fleet

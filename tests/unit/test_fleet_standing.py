@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.contracts.agent import LinkRecord
+from core.contracts.mirrors import LinkRecord
 from core.contracts.placement import NodePlacement, Placement
 from core.contracts.states import RunState
 from core.fleet.standing import standing_of

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.contracts import agent as said
+from core.contracts.mirrors import LinkRecord
 from core.contracts.placement import NodePlacement, Placement
 from core.contracts.states import RunState
 from core.fleet.node_mirror import NodeMirrors
@@ -53,8 +54,8 @@ def caught_up(began: float, state: RunState | None, attempt: int = 1) -> said.Ca
     return said.CaughtUp(run_id="r", began=began, standings=standings)
 
 
-def link(layout: RunLayout, node: str = "head") -> said.LinkRecord:
-    return msgspec.json.decode(layout.link(node).read_bytes(), type=said.LinkRecord)
+def link(layout: RunLayout, node: str = "head") -> LinkRecord:
+    return msgspec.json.decode(layout.link(node).read_bytes(), type=LinkRecord)
 
 
 def test_what_continues_is_appended_and_what_is_known_is_not_doubled(mirrors: NodeMirrors, layout: RunLayout) -> None:
@@ -183,7 +184,7 @@ def test_growth_is_pushed_exactly_once(layout: RunLayout, tmp_path: Path) -> Non
     for number in range(50):
         with there.events(number % 3, NODES[number % 2]).open("ab") as file:
             file.write(b"x" * number)
-        write_record(there.supervisor("head"), said.LinkRecord(stdout_bytes=number // 10))
+        write_record(there.supervisor("head"), LinkRecord(stdout_bytes=number // 10))
         for one in pusher.chunks():
             mirrors.take(one, 0.0)
     mirrors.close()

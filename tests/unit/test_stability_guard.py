@@ -264,13 +264,6 @@ def test_equal_observations_give_equal_decisions_on_every_rank() -> None:
         assert first == second
 
 
-def test_without_the_guard_everything_passes() -> None:
-    guard = make_guard(msgspec.structs.replace(SPEC, guard=False), ranks=1)
-    guard.load_state_dict({})
-    assert guard.observe(seen(1, math.nan, math.nan)) == Decision()
-    assert guard.state_dict() == {}
-
-
 def test_a_step_costs_far_less_than_a_millisecond() -> None:
     guard = make_guard(SPEC, ranks=8)
     blocks = {f"layers.{n}": 1.0 for n in range(40)}

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from core.contracts.agent import LinkRecord, NodeStanding
+from core.contracts.agent import NodeStanding
 from core.contracts.errors import EnvironmentProblem, UserError
+from core.contracts.mirrors import LinkRecord
 from core.contracts.placement import Placement
 from core.contracts.states import RunState
 from core.fleet.kubernetes.cluster import ClusterState, KubernetesCluster

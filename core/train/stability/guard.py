@@ -252,23 +252,6 @@ def _not_finite(seen: Observation) -> str:
     return f"The gradient norm is {seen.norms.total}{where}."
 
 
-class _NoGuard:
-    """What watches nothing: every step is taken as it is."""
-
-    def observe(self, seen: Observation) -> Decision:
-        """Take the step."""
-        del seen
-        return Decision()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: there is nothing to remember."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember nothing."""
-        del state
-
-
 def make_guard(spec: StabilitySpec, ranks: int) -> Guard:
-    """Return the guard that a spec asks for; with ``guard`` off one that lets everything pass."""
-    return StabilityGuard(spec, ranks) if spec.guard else _NoGuard()
+    """Return the guard of a training on so many ranks; for one that is to go unguarded it is not called."""
+    return StabilityGuard(spec, ranks)

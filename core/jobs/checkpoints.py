@@ -64,9 +64,10 @@ def sync_path(path: Path) -> None:
 
 
 def begin(checkpoints: Path, step: int) -> Path:
-    """Return an empty temporary folder for the checkpoint of ``step``; leftovers of a crash are cleared."""
+    """Return an empty temporary folder for the checkpoint of ``step``; leftovers of a crash, of any step, are cleared."""
+    for leftover in checkpoints.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial = checkpoints / f"{_PARTIAL}{step:010d}"
-    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     return partial
 
@@ -104,10 +105,19 @@ def all_checkpoints(checkpoints: Path) -> list[tuple[Path, Manifest]]:
     found: list[tuple[Path, Manifest]] = []
     for folder in sorted(checkpoints.glob(f"{_PREFIX}*"), reverse=True):
         try:
-            found.append((folder, msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)))
+            found.append((folder, read_manifest(folder)))
         except (OSError, msgspec.MsgspecError):
             continue
     return found
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return what a sealed checkpoint says of itself.
+
+    Raises:
+        OSError, MsgspecError: It cannot be read.
+    """
+    return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
 
 
 def is_intact(folder: Path, manifest: Manifest) -> bool:

@@ -1,0 +1,104 @@
+"""Finds the largest micro-batch that fits into memory, with the samples per step as asked.
+
+Sizes are tried from small to large; after each, the next one's need is extrapolated from the two before it, over the
+fullest rank, and it is tried only if it fits. So memory hardly ever really runs out, which on a CPU would call the
+kernel's killer, and in a collective would leave the other ranks waiting. Where a GPU's allocator still refuses, on one
+process, the size before is taken.
+"""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+from core.contracts.worker import RunContext
+from core.train.engine.contracts import Batch, DataPart, SampleKey
+from core.train.engine.meters import peak_memory_bytes
+from core.train.engine.passes import Passes
+from core.train.specs.training import TrainingSpec
+
+_USABLE = 0.9
+_MOST = 65_536
+
+
+def sizes(samples: int, fewest_micro_batches: int) -> list[int]:
+    """Return the micro-batches that divide the samples of a rank's step and leave enough of them, rising."""
+    return [size for size in range(1, samples // fewest_micro_batches + 1) if samples % size == 0 and size <= _MOST]
+
+
+def find_micro_batch(spec: TrainingSpec, context: RunContext, passes: Passes, part: DataPart) -> tuple[int, int]:
+    """Return micro-batch and micro-batches per step. Called on every rank, before there is an optimizer.
+
+    Args:
+        spec: Gives the samples of a step.
+        context: The run.
+        passes: Runs the passes of a step.
+        part: The training part.
+    """
+    samples = spec.micro_batch * spec.optimizer.grad_accum_steps
+    fewest = spec.parallel.pipeline
+    tried: list[tuple[int, float]] = []
+    limit = _limit_bytes(passes)
+    for size in sizes(samples, fewest):
+        if _expected(tried, size) > limit:
+            break
+        needed = _peak(passes, part, size, fewest)
+        if needed is None:
+            break
+        tried.append((size, needed))
+        if needed > limit:
+            break
+    fitting = [size for size, needed in tried if needed <= limit]
+    chosen = max(fitting, default=spec.micro_batch)
+    if passes.model.mesh.is_main:
+        rows = [(size, needed / 2**20) for size, needed in tried]
+        context.table("Micro-batch sizes tried", ("samples", "peak memory (MiB)"), rows)
+        context.log(
+            f"The micro-batch {chosen} is used, {samples // chosen} of them a step ({limit / 2**30:.1f} GiB usable)."
+        )
+    return chosen, samples // chosen
+
+
+def _limit_bytes(passes: Passes) -> float:
+    """Return the memory that a rank may use, by the one that has least: ranks of a host share its memory on a CPU."""
+    mesh = passes.model.mesh
+    if mesh.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(mesh.device)
+        own = _USABLE * (free + torch.cuda.memory_reserved(mesh.device))
+    else:
+        here = max(row[0] for row in passes.agreement.gather([float(mesh.local_rank)])) + 1
+        own = peak_memory_bytes(mesh.device) + _USABLE * psutil.virtual_memory().available / here
+    # Gradients are there after the first passes; the optimizer's two moments still have to fit.
+    moments = sum(2 * 4 * p.numel() for part in passes.model.parts for p in part.parameters() if p.requires_grad)
+    return min(row[0] for row in passes.agreement.gather([own - moments]))
+
+
+def _expected(tried: list[tuple[int, float]], size: int) -> float:
+    """Return the bytes that a size is expected to need: a straight line through the last two."""
+    if len(tried) < 2:
+        return 0.0
+    (before, less), (last, more) = tried[-2:]
+    return more + max(0.0, more - less) / (last - before) * (size - last)
+
+
+def _peak(passes: Passes, part: DataPart, size: int, micro_batches: int) -> float | None:
+    """Return the peak of memory over all ranks in bytes with micro-batches of a size; None when it ran out."""
+    device = passes.model.mesh.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    ran_out = False
+    try:
+        passes.run([_batch(part, size)] * micro_batches)
+    except torch.OutOfMemoryError:
+        ran_out = True
+    for module in passes.model.parts:
+        module.zero_grad(set_to_none=True)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    rows = passes.agreement.gather([peak_memory_bytes(device), float(ran_out)])
+    return None if any(row[1] > 0 for row in rows) else max(row[0] for row in rows)
+
+
+def _batch(part: DataPart, size: int) -> Batch:
+    count = len(part.samples)
+    return part.collate([part.samples[SampleKey(number % count, 0)] for number in range(size)])

@@ -24,9 +24,8 @@ from core.train.models.family import PlainCausal, check_packing
 from core.train.models.generate import continue_text
 from core.train.models.huggingface import count_parameters, read_config, token_count
 from core.train.models.losses import count_correct, summed_cross_entropy
-from core.train.models.shape import ModelShape, config_of_new, shape_of_config, with_adapters
+from core.train.models.shape import BYTE_TOKENS, ModelShape, config_of_new, shape_of_config, with_adapters
 from core.train.models.tokenizer import (
-    BYTE_TOKENS,
     bpe_tokenizer,
     byte_tokenizer,
     check_fits,
@@ -34,6 +33,7 @@ from core.train.models.tokenizer import (
     token_bytes,
 )
 from core.train.specs.adapter import AdapterSpec
+from core.train.specs.generation import GenerationSpec
 from core.train.specs.model import ModelSpec
 
 TEXT = "Grüße, 世界!\n\tdef f(x):  return x<|end|>"
@@ -78,7 +78,9 @@ def test_a_trained_encoding_is_repeatable_shorter_than_bytes_and_loses_nothing()
 def test_the_bytes_of_tokens_add_up_to_those_of_the_text(encoding: str) -> None:
     tokenizer = byte_tokenizer() if encoding == "bytes" else bpe_tokenizer([TEXT * 30], 400)
     sizes = token_bytes(tokenizer, 512)
-    assert sum(int(sizes[number]) for number in tokenizer(TEXT)["input_ids"]) == len(TEXT.removesuffix("<|end|>").encode())
+    assert sum(int(sizes[number]) for number in tokenizer(TEXT)["input_ids"]) == len(
+        TEXT.removesuffix("<|end|>").encode()
+    )
 
 
 def test_what_is_exported_loads_with_transformers_and_gives_the_same_logits(exported: Path) -> None:
@@ -87,7 +89,9 @@ def test_what_is_exported_loads_with_transformers_and_gives_the_same_logits(expo
     assert torch.equal(logits_of(model, tokens), logits_of(small(), tokens))
     assert tokenizer(TEXT)["input_ids"] == byte_tokenizer()(TEXT)["input_ids"]
     assert tokenizer.eos_token_id == model.generation_config.eos_token_id == 256
-    chat = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True)
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
+    )
     assert chat == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     assert type(load_tokenizer(exported)) is type(tokenizer)
 
@@ -183,14 +187,13 @@ def test_chunked_loss_and_its_gradient_equal_the_plain_ones(monkeypatch: pytest.
 
 def test_samples_go_on_beyond_the_context_and_are_repeatable() -> None:
     model, tokenizer = small(), byte_tokenizer()
-    drawn = [
-        continue_text(model, tokenizer, "abc", new_tokens=60, temperature=1.0, seed=seed) for seed in (1, 1, 2)
-    ]
+    asked = GenerationSpec(prompt="abc", new_tokens=60, temperature=1.0)
+    drawn = [continue_text(model, tokenizer, asked, seed=seed) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0].startswith("abc")
-    greedy = [continue_text(model, tokenizer, "abc", new_tokens=5, temperature=0, seed=seed) for seed in (1, 2)]
-    assert greedy[0] == greedy[1]
-    assert not continue_text(model, tokenizer, "hi", new_tokens=4, temperature=0, seed=0, is_chat=True).startswith("hi")
+    greedy = msgspec.structs.replace(asked, new_tokens=5, temperature=0.0)
+    assert len({continue_text(model, tokenizer, greedy, seed=seed) for seed in (1, 2)}) == 1
+    assert not continue_text(model, tokenizer, greedy, seed=0, is_chat=True).startswith("abc")
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused() -> None:
@@ -200,13 +203,22 @@ def test_a_tokenizer_larger_than_the_model_is_refused() -> None:
 
 
 def test_other_architectures_keep_packed_documents_apart_or_are_refused() -> None:
-    config = GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0, initializer_range=0.3)
+    config = GPT2Config(
+        vocab_size=64,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        n_positions=32,
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=0.3,
+    )
     model = PlainCausal(GPT2LMHeadModel(config))
     check_packing(model, 64, "gpt2")
 
     class Mixing(PlainCausal):
-        def forward(self, input_ids, position_ids=None, segment_ids=None):  # noqa: ANN001, ANN202
-            return super().forward(input_ids, position_ids, None)
+        def forward(self, input_ids, position_ids=None, segment_ids=None):
+            return super().forward(input_ids)
 
     with pytest.raises(UserError, match="does not keep packed documents apart"):
         check_packing(Mixing(model.causal), 64, "gpt2")

@@ -93,7 +93,5 @@ def merged_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
             merge: Any = module.merge
             merge(safe_merge=True)
     return {
-        name.replace(".base_layer.", "."): tensor
-        for name, tensor in model.state_dict().items()
-        if not is_adapter(name)
+        name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items() if not is_adapter(name)
     }

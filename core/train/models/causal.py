@@ -75,7 +75,8 @@ def load_causal(folder: Path, *, four_bit: bool = False) -> PreTrainedModel:
     if four_bit:
         options = {"quantization_config": _four_bit_config(), "device_map": {"": "cpu"}}
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        load: Any = AutoModelForCausalLM.from_pretrained
+        model, report = load(
             folder,
             dtype=torch.float32,
             attn_implementation="sdpa",

@@ -52,9 +52,7 @@ class PlainCausal(nn.Module):
             segment_ids: int64 (batch, length), the same number within a document; None: one document a row.
         """
         mask = None if segment_ids is None else document_mask(segment_ids)
-        return self.causal(
-            input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False
-        ).logits
+        return self.causal(input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False).logits
 
 
 @torch.no_grad()

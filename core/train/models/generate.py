@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
+from core.train.specs.generation import GenerationSpec
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _FALLBACK_CONTEXT = 1024
@@ -24,10 +28,8 @@ def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, *, is_chat: boo
 def continue_text(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
+    asked: GenerationSpec,
     *,
-    new_tokens: int,
-    temperature: float,
     seed: int,
     is_chat: bool = False,
 ) -> str:
@@ -38,23 +40,24 @@ def continue_text(
     Args:
         model: In evaluation mode.
         tokenizer: The model's.
-        prompt: Text, or the user's turn of a chat.
-        new_tokens: Tokens to draw at most; it ends at the tokenizer's end token.
-        temperature: Lower is more cautious; 0 always takes the likeliest token.
+        asked: Prompt (of a chat the user's turn), tokens to draw at most (it ends at the tokenizer's end token), temperature.
         seed: Fixes the draw.
         is_chat: Put the prompt into the tokenizer's chat template.
     """
     device = next(model.parameters()).device
-    ids = _prompt_ids(tokenizer, prompt, is_chat=is_chat)
+    ids = _prompt_ids(tokenizer, asked.prompt, is_chat=is_chat)
     if not ids:
-        ids = [int(tokenizer.bos_token_id or tokenizer.eos_token_id or 0)]
-    begin, wanted = len(ids), len(ids) + new_tokens
+        first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        ids = [first if isinstance(first, int) else 0]
+    begin, wanted = len(ids), len(ids) + asked.new_tokens
     context = int(getattr(model.config, "max_position_embeddings", 0) or _FALLBACK_CONTEXT)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         while len(ids) < wanted:
             window = ids[-max(1, min(len(ids), context // 2)) :]
-            drawn = _draw(model, tokenizer, window, min(wanted - len(ids), max(1, context - len(window))), temperature)
+            drawn = _draw(
+                model, tokenizer, window, min(wanted - len(ids), max(1, context - len(window))), asked.temperature
+            )
             ids += drawn
             if not drawn or drawn[-1] == tokenizer.eos_token_id:
                 break
@@ -65,9 +68,14 @@ def _draw(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, window: list[int], amount: int, temperature: float
 ) -> list[int]:
     device = next(model.parameters()).device
-    draw = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {"do_sample": False}
+    draw = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        if temperature > 0
+        else {"do_sample": False}
+    )
     prompt = torch.tensor([window], device=device)
-    answer = model.generate(
+    generate = cast("Callable[..., torch.Tensor]", model.generate)
+    answer = generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
         max_new_tokens=amount,

@@ -53,7 +53,9 @@ def find_folder(source: str, *, runs_dir: Path, parent: str = "", revision: str 
     if is_path(source):
         folder = Path(source).expanduser()
         if not folder.is_dir():
-            raise UserError(f"There is no folder {source}.", "Choose the folder of a model, or give its name on the Hub.")
+            raise UserError(
+                f"There is no folder {source}.", "Choose the folder of a model, or give its name on the Hub."
+            )
         return folder
     return _of_hub(source, revision, download=download)
 
@@ -66,7 +68,9 @@ def _of_parent(runs_dir: Path, parent: str) -> Path:
     try:
         found = inherited_artifacts(runs_dir, parent).get(MODEL_KIND)
     except OSError as error:
-        raise EnvironmentProblem(f"The log of run {parent} cannot be read: {error.strerror}.", "Check the disk.") from error
+        raise EnvironmentProblem(
+            f"The log of run {parent} cannot be read: {error.strerror}.", "Check the disk."
+        ) from error
     if found is None:
         hint = "Set 'parent' to the id of a run of train.language that succeeded (with adapters: that merged them)."
         raise UserError(f"Run {parent} left no whole model.", hint)
@@ -74,9 +78,14 @@ def _of_parent(runs_dir: Path, parent: str) -> Path:
 
 
 def _of_hub(name: str, revision: str, *, download: bool) -> Path:
-    import httpx
+    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RevisionResolutionError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RevisionResolutionError,
+    )
 
     def fetch() -> str:
         return snapshot_download(
@@ -89,7 +98,7 @@ def _of_hub(name: str, revision: str, *, download: bool) -> Path:
         raise UserError(f"'{name}' is no name of a model on the Hub.", "It looks like owner/model.") from error
     except HfHubHTTPError as error:
         raise _refused(name, revision, error) from error
-    except (LocalEntryNotFoundError, RevisionResolutionError, ConnectionError, httpx.HTTPError) as error:
+    except (LocalEntryNotFoundError, RevisionResolutionError, ConnectionError, HTTPError) as error:
         raise _deepest_refusal(name, revision, error) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -214,7 +223,9 @@ def count_parameters(folder: Path) -> int:
             for name, entry in _header(path).items():
                 total += _elements(entry["shape"]) if name != "__metadata__" else 0
         except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
-            raise UserError(f"{path} is no whole safetensors file ({error}).", "Get the model's files again.") from error
+            raise UserError(
+                f"{path} is no whole safetensors file ({error}).", "Get the model's files again."
+            ) from error
     return total
 
 
@@ -239,6 +250,8 @@ def token_count(folder: Path) -> int:
         vocabulary = content["model"]["vocab"]
         ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
         added = [entry["id"] for entry in content.get("added_tokens", [])]
-        return 1 + max([*cast("list[int]", list(ids)), *added], default=-1)
+        return 1 + max([*ids, *added], default=-1)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no tokenizer that can be read ({error}).", "Get the model's files again.") from error
+        raise UserError(
+            f"{path} is no tokenizer that can be read ({error}).", "Get the model's files again."
+        ) from error

@@ -13,6 +13,11 @@ from core.train.specs.adapter import AdapterSpec
 from core.train.specs.model import ModelSpec
 
 SPLITTABLE_FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+ADAPTED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Linear layers of the splittable families."""
+SPECIAL_TOKENS = ("<|end|>", "<|pad|>", "<|im_start|>", "<|im_end|>")
+"""Of our own tokenizers: end of text, padding, and the marks of a chat's turns."""
+BYTE_TOKENS = 256 + len(SPECIAL_TOKENS)
 _AUTO_TARGETS = ("q_proj", "v_proj")
 _ROUNDING = 8
 
@@ -156,7 +161,7 @@ def with_adapters(shape: ModelShape, config: Mapping[str, Any], adapter: Adapter
     if not adapter.has_adapters:
         return shape
     if not shape.is_splittable:
-        return replace(shape, trained_parameters=0, is_splittable=False)
+        return replace(shape, trained_parameters=0)
     layers = _linear_layers(config, shape)
     named = {"auto": _AUTO_TARGETS, "all-linear": tuple(layers)}
     targets = named.get(adapter.targets) or tuple(name.strip() for name in adapter.targets.split(","))

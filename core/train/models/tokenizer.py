@@ -18,14 +18,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from core.contracts.errors import UserError
+from core.train.models.shape import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-END, PAD, TURN, TURN_END = "<|end|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
-SPECIAL_TOKENS = (END, PAD, TURN, TURN_END)
-BYTE_TOKENS = 256 + len(SPECIAL_TOKENS)
+_END, _PAD, *_TURNS = SPECIAL_TOKENS
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
@@ -41,9 +40,9 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=PAD,
-        additional_special_tokens=[TURN, TURN_END],
+        eos_token=_END,
+        pad_token=_PAD,
+        additional_special_tokens=_TURNS,
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
         model_max_length=_LONGEST,

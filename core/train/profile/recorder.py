@@ -12,23 +12,21 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-import msgspec
 import torch
+from torch.autograd.profiler import emit_nvtx
 from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from core.contracts.profiles import MOST_STEPS, SUMMARY_FILE, SUMMARY_KIND, TRACE_KIND, OperatorTime, ProfileReport
+from core.contracts.profiles import MOST_STEPS, TRACE_KIND, OperatorTime, ProfileReport
 from core.contracts.worker import RunContext
 from core.runlog.layout import RunLayout
 from core.train.engine.contracts import Mesh
+from core.train.profile.reports import FOLDER, MOST_OPERATORS, write_report
 from core.train.profile.trace import STEP, read_trace
 from core.train.specs.tuning import TuningSpec
 
 TRACE_FILE = "trace.json.gz"
-FOLDER = "profiles"
-_MOST_OPERATORS = 60
 _MICROSECOND_S = 1e-6
 
 
@@ -50,6 +48,9 @@ class ProfileRecorder:
         self._due_step = tuning.profile_at_step
         self._profiler: profile | None = None
         self._step_mark: record_function | None = None
+        # Under Nsight Systems torch's operations and the marks of the engine become NVTX ranges of its timeline.
+        self._nvtx = emit_nvtx() if tuning.nsys and mesh.device.type == "cuda" else contextlib.nullcontext()
+        self._nvtx.__enter__()
         self._first_step = 0
         self._steps_done = 0
         self._steps_wanted = 0
@@ -88,6 +89,7 @@ class ProfileRecorder:
         if self._profiler is not None:
             self._end_mark()
             self._finish()
+        self._nvtx.__exit__(None, None, None)
 
     def _end_mark(self) -> None:
         if self._step_mark is not None:
@@ -162,14 +164,6 @@ class ProfileRecorder:
         context.artifact(trace, kind=TRACE_KIND, name=f"{name} trace", meta={"rank": float(mesh.rank)})
 
 
-def write_report(context: RunContext, folder: Path, report: ProfileReport) -> None:
-    """Write ``profile.json`` into a folder below the run's artifacts and register it."""
-    path = folder / SUMMARY_FILE
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
-    meta = {"rank": float(report.rank), "first_step": float(report.first_step), "recorded_at": report.recorded_at}
-    context.artifact(path, kind=SUMMARY_KIND, name=f"{folder.name} profile", meta=meta)
-
-
 def _costs(averages: Sequence[FunctionEventAvg]) -> tuple[tuple[OperatorTime, ...], tuple[OperatorTime, ...]]:
     """Return the costliest operators, and the marked phases, of a profile."""
     found = [(one.is_user_annotation, _cost(one)) for one in averages if one.count and one.key != "[memory]"]
@@ -178,7 +172,7 @@ def _costs(averages: Sequence[FunctionEventAvg]) -> tuple[tuple[OperatorTime, ..
     operators.sort(key=lambda cost: cost.self_device_s if on_device else cost.self_cpu_s, reverse=True)
     phases = [cost for is_mark, cost in found if is_mark and cost.name != STEP]
     phases.sort(key=lambda cost: cost.total_device_s if on_device else cost.total_cpu_s, reverse=True)
-    return tuple(operators[:_MOST_OPERATORS]), tuple(phases[:_MOST_OPERATORS])
+    return tuple(operators[:MOST_OPERATORS]), tuple(phases[:MOST_OPERATORS])
 
 
 def _cost(average: FunctionEventAvg) -> OperatorTime:

@@ -31,8 +31,8 @@ _MICROSECOND_S = 1e-6
 _DEVICE_EVENTS = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 _COMMUNICATION = ("nccl", "rccl", "oneccl", "gloo:", "c10d::", "_c10d_functional::", "c10d_functional::", "xccl")
 _COPIES = ("aten::copy_", "Memcpy", "Memset")
-_OPTIMIZER = "Optimizer.step"
-_LOADERS = ("enumerate(DataLoader)", "data")
+OPTIMIZER_MARK = "Optimizer.step"
+LOADER_MARKS = ("enumerate(DataLoader)", "data")
 _WRAPPERS = ("autograd::", "torch::", "profiler::")
 """Frames around other operations, which say nothing themselves."""
 
@@ -105,13 +105,13 @@ def _interval(event: _Event, category: str) -> Interval:
 def _loading(events: Sequence[_Event], main_thread: int | str) -> Iterator[Interval]:
     """Find where the training waited for data: loading in other threads or processes costs nothing."""
     for one in events:
-        if one.cat == "user_annotation" and one.tid == main_thread and one.name.startswith(_LOADERS):
+        if one.cat == "user_annotation" and one.tid == main_thread and one.name.startswith(LOADER_MARKS):
             yield _interval(one, DATA_LOADING)
 
 
 def _cpu_intervals(events: Sequence[_Event]) -> Iterator[Interval]:
     for one in events:
-        if one.cat == "user_annotation" and one.name.startswith(_OPTIMIZER):
+        if one.cat == "user_annotation" and one.name.startswith(OPTIMIZER_MARK):
             yield _interval(one, OPTIMIZER)
         elif one.ph == "X" and one.cat in ("cpu_op", "user_annotation"):
             category = category_of(one.name)
@@ -124,7 +124,7 @@ def _device_intervals(events: Sequence[_Event]) -> Iterator[Interval]:
     updates = sorted(
         (one.ts, one.ts + one.dur)
         for one in events
-        if one.cat == "gpu_user_annotation" and one.name.startswith(_OPTIMIZER)
+        if one.cat == "gpu_user_annotation" and one.name.startswith(OPTIMIZER_MARK)
     )
     begins = [begin for begin, _ in updates]
     for one in events:

@@ -51,3 +51,11 @@ class TuningSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             extra_json_schema=extra(_SECTION, "steps", advanced=True),
         ),
     ] = 3
+    nsys: Annotated[
+        bool,
+        Meta(
+            title="Record with Nsight Systems",
+            description="Starts the ranks under nsys profile, for the whole run; nsys must be on the PATH of every host.",
+            extra_json_schema=extra(_SECTION, advanced=True),
+        ),
+    ] = False

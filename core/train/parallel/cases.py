@@ -55,7 +55,9 @@ _TWO = [
     LayoutCase(name="tensor", parallel=ParallelSpec(processes=2, tensor=2)),
     LayoutCase(name="tensor-tied", parallel=ParallelSpec(processes=2, tensor=2), tied=True, packed=False),
     LayoutCase(
-        name="tensor-without-sequence", parallel=ParallelSpec(processes=2, tensor=2, sequence=False), note="sequence off"
+        name="tensor-without-sequence",
+        parallel=ParallelSpec(processes=2, tensor=2, sequence=False),
+        note="sequence off",
     ),
     LayoutCase(name="context", parallel=ParallelSpec(processes=2, context=2)),
     LayoutCase(name="context-unpacked", parallel=ParallelSpec(processes=2, context=2), packed=False),
@@ -70,10 +72,15 @@ _FOUR = [
     LayoutCase(name="zero3-x-tensor", parallel=ParallelSpec(processes=4, sharding="zero3", tensor=2)),
     LayoutCase(name="ddp-x-tensor", parallel=ParallelSpec(processes=4, tensor=2)),
     LayoutCase(
-        name="zero3-x-1f1b", parallel=ParallelSpec(processes=4, sharding="zero3", pipeline=2), micro_batches=4, tied=True
+        name="zero3-x-1f1b",
+        parallel=ParallelSpec(processes=4, sharding="zero3", pipeline=2),
+        micro_batches=4,
+        tied=True,
     ),
     LayoutCase(name="ddp-x-1f1b", parallel=ParallelSpec(processes=4, pipeline=2), micro_batches=4),
-    LayoutCase(name="tensor-x-1f1b", parallel=ParallelSpec(processes=4, tensor=2, pipeline=2), micro_batches=4, tied=True),
+    LayoutCase(
+        name="tensor-x-1f1b", parallel=ParallelSpec(processes=4, tensor=2, pipeline=2), micro_batches=4, tied=True
+    ),
     LayoutCase(
         name="tensor-x-zbv", parallel=ParallelSpec(processes=4, tensor=2, pipeline=2, schedule="zbv"), micro_batches=4
     ),
@@ -84,9 +91,7 @@ _FOUR = [
     LayoutCase(name="1f1b-4", parallel=ParallelSpec(processes=4, pipeline=4), micro_batches=8),
 ]
 _EIGHT = [
-    LayoutCase(
-        name="ddp-x-tensor-x-1f1b", parallel=ParallelSpec(processes=8, tensor=2, pipeline=2), micro_batches=4
-    ),
+    LayoutCase(name="ddp-x-tensor-x-1f1b", parallel=ParallelSpec(processes=8, tensor=2, pipeline=2), micro_batches=4),
     LayoutCase(
         name="zero3-x-tensor-x-1f1b",
         parallel=ParallelSpec(processes=8, sharding="zero3", tensor=2, pipeline=2),

@@ -140,7 +140,10 @@ def reference(*, tied: bool, packed: bool) -> Trace:
             segments = samples["segment_ids"]
             mask = mask & (segments[:, None, :, None] == segments[:, None, None, :])
         logits = model(
-            input_ids=samples["input_ids"], attention_mask=mask, position_ids=samples.get("position_ids"), use_cache=False
+            input_ids=samples["input_ids"],
+            attention_mask=mask,
+            position_ids=samples.get("position_ids"),
+            use_cache=False,
         ).logits
         loss = functional.cross_entropy(logits.flatten(0, 1), samples["labels"].flatten(), ignore_index=_IGNORED)
         loss.backward()

@@ -74,6 +74,4 @@ class Norms:
         if self._mesh.is_distributed:
             dist.all_reduce(squares)
         found: list[float] = torch.cat((squares.sum()[None], squares)).sqrt().tolist()
-        return GradientNorms(
-            total=found[0], blocks=dict(zip(self._blocks, found[1:], strict=True)) if by_block else {}
-        )
+        return GradientNorms(total=found[0], blocks=dict(zip(self._blocks, found[1:], strict=True)) if by_block else {})

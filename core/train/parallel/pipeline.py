@@ -165,7 +165,10 @@ class PipelineModel(LaidOut):
         """Add up the gradients of the embedding that the first and the last rank have of the same weight."""
         ends = [part for part in self.parts if part.is_first or part.is_last]
         body: Any = ends[0].model
-        gradient = local(body.embed_tokens.weight.grad)
+        weight: torch.Tensor = body.embed_tokens.weight
+        if weight.grad is None:
+            return
+        gradient = local(weight.grad)
         other = torch.empty_like(gradient)
         peer = self._stages.owner(self._stages.total - 1) if self._has_first else self._stages.owner(0)
         operations = [

@@ -41,9 +41,7 @@ def shard(part: nn.Module, blocks: Sequence[nn.Module], mesh: Mesh, sharding: Sh
     param_dtype, reduce_dtype = arithmetic.reduce_dtype()
     policy = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=reduce_dtype)
     for module in (*blocks, part):
-        fully_shard(
-            module, mesh=mesh.device_mesh[names], reshard_after_forward=sharding == "zero3", mp_policy=policy
-        )
+        fully_shard(module, mesh=mesh.device_mesh[names], reshard_after_forward=sharding == "zero3", mp_policy=policy)
     for module in sharded_modules(part):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)

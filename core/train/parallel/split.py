@@ -57,8 +57,7 @@ def _pipeline(
     stages = stage_numbers(spec.parallel, mesh.pipeline_rank)
     ranges = layer_ranges(len(model.layers()), stages.total)
     parts = [
-        model.stage(ranges[number], is_first=number == 0, is_last=number == stages.total - 1)
-        for number in stages.mine
+        model.stage(ranges[number], is_first=number == 0, is_last=number == stages.total - 1) for number in stages.mine
     ]
     is_sharded = [_lay_out(part, passes, spec) for part in parts]
     held_twice = _TIED if model.is_tied and not _is_v(stages) else ()
@@ -77,4 +76,3 @@ def _is_v(stages: Stages) -> bool:
 def layer_ranges(layers: int, stages: int) -> list[range]:
     """Return the layers of each stage: as even as can be."""
     return [range(number * layers // stages, (number + 1) * layers // stages) for number in range(stages)]
-

@@ -24,7 +24,13 @@ class WholeModel(LaidOut):
     """A ``ParallelModel`` whose every rank runs the whole network (its shards of it)."""
 
     def __init__(
-        self, passes: Passes, model: nn.Module, norms: Norms, *, accumulation: ShardedAccumulation | None, context: ContextSplit | None
+        self,
+        passes: Passes,
+        model: nn.Module,
+        norms: Norms,
+        *,
+        accumulation: ShardedAccumulation | None,
+        context: ContextSplit | None,
     ) -> None:
         """Take the network, laid out.
 

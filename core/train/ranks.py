@@ -19,6 +19,7 @@ from core.jobs.records import EXIT_NO_SPACE, Attempt
 from core.plugins.registry import registry
 from core.runlog.layout import RunLayout
 from core.train import child
+from core.train.profile import nsys
 from core.train.script.command import RankGroup, threads_per_process, torchrun_options
 from core.train.script.diagnosis import explain_failure, failed_rank, read_tail
 from core.train.specs.training import TrainingSpec
@@ -40,7 +41,7 @@ def run_training(spec: TrainingSpec, context: RunContext) -> None:
         EnvironmentProblem: Likewise, or the ranks could not be started.
     """
     nodes = context.placement.nodes
-    if len(nodes) == 1 and nodes[0].processes == 1:
+    if len(nodes) == 1 and nodes[0].processes == 1 and not spec.tuning.nsys:
         _rank_run(spec, context)
     else:
         _run_ranks(spec, context)
@@ -60,6 +61,9 @@ def _run_ranks(spec: TrainingSpec, context: RunContext) -> None:
         log_folder=context.scratch_dir / "torchrun",
     )
     argv = _command(context, group)
+    recorded = nsys.folder_of(context) if spec.tuning.nsys else None
+    if recorded is not None:
+        argv = nsys.nsys_command(argv, recorded)
     log = RunLayout(context.run_dir).stdout(context.node)
     log_offset = log.stat().st_size if log.exists() else 0
     began = time.time()
@@ -70,6 +74,8 @@ def _run_ranks(spec: TrainingSpec, context: RunContext) -> None:
         stopped = child.follow(process, context, grace_s=spec.launch.stop_grace_s, launches_ranks=True, what=_WHAT)
     finally:
         child.end(process)
+    if recorded is not None:
+        nsys.collect(context, recorded)
     if stopped or process.returncode == 0:
         return
     output = read_tail(log, log_offset)

@@ -15,6 +15,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
+from torch.profiler import record_function
 
 # Dense peaks in TFLOP/s by (bf16 or fp16, tf32, fp8) from the vendors' data sheets; 0: none.
 _PEAK_TFLOPS: tuple[tuple[str, tuple[float, float, float]], ...] = (
@@ -81,10 +82,11 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, name: str) -> Generator[None]:
-        """Add the time of what is inside to ``name``."""
+        """Add the time of what is inside to ``name``, which is also how a profile marks it."""
         started = time.perf_counter()
         try:
-            yield
+            with record_function(name):
+                yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 

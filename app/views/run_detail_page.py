@@ -167,7 +167,7 @@ class RunDetailPage(Page):
             (self.artifacts, "Artifacts"),
         ):
             self.tabs.addTab(widget, title)
-        self._optional_tabs = (self.board_of_nodes, self.stability, self.profile)
+        self._optional_tabs = (self.sweep, self.board_of_nodes, self.stability, self.profile)
         for tab in self._optional_tabs:
             self.tabs.setTabVisible(self.tabs.indexOf(tab), False)
         self.tabs.currentChanged.connect(self._fill_tab)
@@ -213,6 +213,7 @@ class RunDetailPage(Page):
         self._buttons["run_proceed"].clicked.connect(lambda: self._commands.proceed(self._runs()))
         self._buttons["run_again"].clicked.connect(self._on_retry)
         self._connect_nodes()
+        self._connect_sweep()
         self._connect_training()
         self._actions.deleted.connect(self._on_deleted)
         back = QShortcut(QKeySequence("Alt+Left"), self)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.contracts.errors import FieldProblem
+from core.contracts.estimates import MemoryEstimate
 from core.contracts.worker import RunContext
 from core.runlog.layout import RunLayout
 from core.settings.home import default_home
+from core.train.memory import estimate_memory
 from core.train.models.shape import ModelShape
-from core.train.parallel.layout import check_layout
 from core.train.space import check_space, checkpoint_bytes
 from core.train.specs.training import TrainingSpec
 
@@ -36,6 +37,11 @@ def room_of(spec: TrainingSpec, shape: ModelShape) -> int | None:
     return checkpoint_bytes(count, averaged=averaged, keep_last=spec.checkpoints.keep_last) if count else None
 
 
+def estimate_of(spec: TrainingSpec, shape: ModelShape, *, sequence_length: int = 0) -> MemoryEstimate | None:
+    """Return what the fullest rank needs of its device's memory; None where the number of weights is not known."""
+    return estimate_memory(spec, shape, sequence_length=sequence_length, nodes=max(1, len(spec.launch.hosts)))
+
+
 def check_space_of(spec: TrainingSpec, shape: ModelShape | None) -> tuple[FieldProblem, ...]:
     """Return a problem when the disk has no room for the checkpoints, or, where their size is not known, none at all."""
     return check_space((room_of(spec, shape) if shape else None) or 0, "The checkpoints")
@@ -45,6 +51,8 @@ def check_parallel(
     spec: TrainingSpec, shape: ModelShape | None, *, sequence_length: int = 0
 ) -> tuple[FieldProblem, ...]:
     """Return what is wrong with the layout of a spec for a model of this shape; see ``check_layout``."""
+    from core.train.parallel.layout import check_layout
+
     return check_layout(
         spec.parallel,
         shape,

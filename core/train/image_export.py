@@ -10,17 +10,19 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import torch
+from torch import nn
 
 from core.contracts.events import Cell
 from core.contracts.worker import RunContext
 from core.train.image_data import ImageSet, Split, as_input
-from core.train.image_network import ImageNetwork, ImageNetworkConfig
+from core.train.image_network import ImageNetworkConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +46,7 @@ def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(["N", *(str(size) for size in shape[1:])])
 
 
-def _write_weights(model: ImageNetwork, config: ImageNetworkConfig, folder: Path) -> Path:
+def _write_weights(model: nn.Module, config: ImageNetworkConfig, folder: Path) -> Path:
     from safetensors.torch import save_model
 
     weights = folder / "model.safetensors"
@@ -53,24 +55,29 @@ def _write_weights(model: ImageNetwork, config: ImageNetworkConfig, folder: Path
     return weights
 
 
-def _write_export(model: ImageNetwork, example: torch.Tensor, path: Path) -> torch.export.ExportedProgram:
+def _write_export(model: nn.Module, example: torch.Tensor, path: Path) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
     torch.export.save(program, path)
     return program
 
 
-def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+def write_onnx(program: torch.export.ExportedProgram, path: Path, inputs: Sequence[str]) -> None:
     """Export to ONNX without the exporter's chatter; its errors still raise."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        exported = torch.onnx.export(program, dynamo=True, input_names=["input"], output_names=["logits"])
+        exported = torch.onnx.export(program, dynamo=True, input_names=list(inputs), output_names=["logits"])
         assert exported is not None
         exported.save(path, external_data=False)
 
 
-def _largest_difference(expected: NDArray[np.float32], found: NDArray[np.float32], what: str) -> float:
+def largest_difference(expected: NDArray[np.float32], found: NDArray[np.float32], what: str) -> float:
+    """Return the largest absolute difference of two outputs.
+
+    Raises:
+        RuntimeError: It is more than rounding explains.
+    """
     difference = float(np.abs(expected - found).max())
     if difference > _TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise RuntimeError(f"the exported {what} differs from the trained network by {difference:.3g}")
@@ -80,7 +87,7 @@ def _largest_difference(expected: NDArray[np.float32], found: NDArray[np.float32
 def _check_export(path: Path, probe: torch.Tensor, expected: NDArray[np.float32]) -> float:
     loaded = torch.export.load(path).module()
     found = np.concatenate([loaded(part).numpy() for part in (probe[:1], probe[1:])])
-    return _largest_difference(expected, found, path.name)
+    return largest_difference(expected, found, path.name)
 
 
 def _check_onnx(path: Path, probe: torch.Tensor, expected: NDArray[np.float32]) -> float:
@@ -89,11 +96,11 @@ def _check_onnx(path: Path, probe: torch.Tensor, expected: NDArray[np.float32]) 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     found = np.concatenate([np.asarray(session.run(None, {name: part.numpy()})[0]) for part in (probe[:1], probe[1:])])
-    return _largest_difference(expected, found, path.name)
+    return largest_difference(expected, found, path.name)
 
 
 def write_model(
-    context: RunContext, model: ImageNetwork, config: ImageNetworkConfig, test: ImageSet, accuracy: float
+    context: RunContext, model: nn.Module, config: ImageNetworkConfig, test: ImageSet, accuracy: float
 ) -> None:
     """Write, check and list the model's three forms.
 
@@ -131,6 +138,6 @@ def write_model(
         context.artifact(exported, kind="model.torch_export", meta={**meta, "max_abs_difference": difference})
         context.progress(0.5, "Exporting the model (ONNX)")
         onnx = context.artifacts_dir / "model.onnx"
-        _write_onnx(program, onnx)
+        write_onnx(program, onnx, ("input",))
         difference = _check_onnx(onnx, probe, expected)
         context.artifact(onnx, kind="model.onnx", meta={**meta, "max_abs_difference": difference})

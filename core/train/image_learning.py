@@ -1,25 +1,40 @@
-"""Image classification as a learning task: loss with label smoothing, validation, and scores on a held-out part."""
+"""Image classification as a task of the training engine: loss with label smoothing, validation, the final measurement.
+
+The best epoch is chosen on the validation part; the test part is looked at once, at the end. Reading images is
+``core.train.data.images``; networks are built by ``core.train.models.vision``. Importing this module imports torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from core.contracts.errors import UserError
 from core.contracts.worker import RunContext
-from core.train.image_batches import ImageBatch, ImageBatches
-from core.train.image_data import ImageSet, as_input
-from core.train.loop import Evaluation
+from core.train.engine.contracts import Batch, DataPart, Evaluation, Mesh, Outcome, SampleKey
+from core.train.engine.train import train
+from core.train.image_data import ImageSet, Split, as_input, channel_statistics
+from core.train.image_export import write_data, write_model
+from core.train.image_network import SMALL, ImageNetworkConfig, read_config
+from core.train.models.flops import forward_flops
+from core.train.models.vision import build_network, load_torch_model, load_weights, normalization
+from core.train.results import publish_confusion
+from core.train.teachers import IMAGE_CONFIG, IMAGE_WEIGHTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from core.train.tasks.image import ImageTrainingSpec
+
 _EVALUATION_BATCH = 256
+_PROBE_IMAGES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,87 +43,253 @@ class Scores:
 
     Attributes:
         loss: Mean cross entropy in nats.
-        smoothed_loss: Likewise with the label smoothing of the training; what was really minimized.
         accuracy: Share of right answers, 0 to 1.
         predicted: Class of each image, int64, in the order of the part.
     """
 
     loss: float
-    smoothed_loss: float
     accuracy: float
     predicted: NDArray[np.int64]
 
 
-def score(
-    model: nn.Module,
-    images: ImageSet,
-    indices: NDArray[np.int64],
-    context: RunContext,
-    *,
-    label_smoothing: float = 0.0,
-) -> Scores | None:
+def score(model: nn.Module, images: ImageSet, indices: NDArray[np.int64], context: RunContext) -> Scores | None:
     """Classify the given images with a model in evaluation mode; None when a stop was asked for meanwhile."""
-    device = next(model.parameters()).device
-    total_loss = total_smoothed = 0.0
+    total = 0.0
     predicted = np.empty(len(indices), dtype=np.int64)
+    device = next(model.parameters()).device
     with torch.inference_mode():
         for start in range(0, len(indices), _EVALUATION_BATCH):
             if context.should_stop():
                 return None
             chosen = indices[start : start + _EVALUATION_BATCH]
             logits = model(torch.from_numpy(as_input(images.pixels[chosen])).to(device)).float()
-            target = torch.from_numpy(images.labels[chosen]).to(device)
-            total_loss += float(functional.cross_entropy(logits, target, reduction="sum"))
-            smoothed = functional.cross_entropy(logits, target, reduction="sum", label_smoothing=label_smoothing)
-            total_smoothed += float(smoothed)
+            labels = torch.from_numpy(images.labels[chosen]).to(device)
+            total += float(functional.cross_entropy(logits, labels, reduction="sum"))
             predicted[start : start + len(chosen)] = logits.argmax(1).cpu().numpy()
     accuracy = float((predicted == images.labels[indices]).mean())
-    return Scores(
-        loss=total_loss / len(indices),
-        smoothed_loss=total_smoothed / len(indices),
-        accuracy=accuracy,
-        predicted=predicted,
-    )
+    return Scores(loss=total / len(indices), accuracy=accuracy, predicted=predicted)
 
 
-class ImageLearning:
-    """The learning task of ``train.image``; see ``core.train.loop.LearningTask``."""
+def as_pixels(pixels: torch.Tensor) -> torch.Tensor:
+    """Return pixels as the network's input: bytes become float32 in [0, 1]."""
+    return pixels.float() / 255.0 if pixels.dtype == torch.uint8 else pixels
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value[:10])) if isinstance(value, tuple) else str(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageParts:
+    """The images of a run: all of them with their split, and the two parts as the engine takes them."""
+
+    images: ImageSet
+    split: Split
+    training: DataPart
+    validation: DataPart
+
+
+class ImageTask:
+    """The task of ``train.image``; see ``core.train.engine.contracts.TrainingTask``."""
 
     unit = "samples"
 
     def __init__(
         self,
+        spec: ImageTrainingSpec,
         context: RunContext,
-        images: ImageSet,
-        validation: NDArray[np.int64],
-        batches: ImageBatches,
-        label_smoothing: float,
+        config: ImageNetworkConfig,
+        parts: ImageParts,
+        device: torch.device,
     ) -> None:
+        self._spec = spec
+        self._device = device
         self._context = context
-        self._images = images
-        self._validation = validation
-        self._batches = batches
-        self._label_smoothing = label_smoothing
+        self.config = config
+        self._parts = parts
+        self._sample_flops = 0.0
 
-    def from_step(self, step: int) -> Iterator[list[ImageBatch]]:
-        """Yield the micro-batches of each step."""
-        return self._batches.from_step(step)
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the outputs."""
+        return self.config.classes
 
-    def loss(self, model: nn.Module, batch: ImageBatch) -> torch.Tensor:
-        """Return the smoothed cross entropy of a micro-batch, in nats."""
-        device = next(model.parameters()).device
-        pixels, labels = (part.to(device, non_blocking=True) for part in batch)
-        return functional.cross_entropy(model(pixels), labels, label_smoothing=self._label_smoothing)
+    def build_model(self) -> nn.Module:
+        """Return the network with weights drawn from the seed, or read from where the spec says."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self._spec.seed)
+            network = build_network(self.config)
+        if self._spec.weights:
+            load_weights(network, self.config, self._spec.weights)
+        side = self.config.image_size
+        self._sample_flops = forward_flops(network, torch.zeros(1, self.config.channels, side, side))
+        return network
 
-    def amount(self, batch: ImageBatch) -> int:
+    def training(self) -> DataPart:
+        """Return the augmented training part."""
+        return self._parts.training
+
+    def validation(self) -> DataPart:
+        """Return the validation part as it is."""
+        return self._parts.validation
+
+    def count(self, batch: Batch) -> int:
         """Return the number of images."""
-        return len(batch[1])
+        return len(batch["labels"])
 
-    def evaluate(self, model: nn.Module) -> Evaluation | None:
-        """Score the validation part; the best is the most accurate, then the one with the lowest smoothed loss."""
-        smoothing = self._label_smoothing
-        found = score(model, self._images, self._validation, self._context, label_smoothing=smoothing)
+    def forward(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return logits, shape (batch, classes)."""
+        return model(as_pixels(batch["pixels"]))
+
+    def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the summed smoothed cross entropy in nats (Szegedy et al., 2016, for the smoothing)."""
+        smoothing = self._spec.label_smoothing
+        return functional.cross_entropy(output.float(), batch["labels"], reduction="sum", label_smoothing=smoothing)
+
+    def score(self, output: torch.Tensor, batch: Batch) -> dict[str, float]:
+        """Return the sums behind accuracy, loss and smoothed loss."""
+        plain = functional.cross_entropy(output.float(), batch["labels"], reduction="sum")
+        right = (output.argmax(1) == batch["labels"]).sum()
+        return {
+            "images": float(len(batch["labels"])),
+            "loss": float(plain),
+            "smoothed_loss": float(self.loss(output, batch)),
+            "right": float(right),
+        }
+
+    def evaluation(self, sums: Mapping[str, float]) -> Evaluation:
+        """Return loss and accuracy; the best is the most accurate, then the one with the lowest smoothed loss."""
+        images = sums["images"]
+        accuracy = sums["right"] / images
+        values = {"val/loss": sums["loss"] / images, "val/accuracy": accuracy}
+        return Evaluation(values=values, score=(accuracy, -sums["smoothed_loss"] / images))
+
+    def training_flops(self, units: int) -> float:
+        """Return forward FLOPs times three: the backward pass costs about twice the forward one."""
+        return 3.0 * self._sample_flops * units
+
+    def after_validation(self, model: nn.Module, step: int) -> None:
+        """Show nothing: a classifier has its curves."""
+        del model, step
+
+    def load_teacher(self, folder: Path) -> nn.Module:
+        """Return an image classifier of ours to learn from; see ``core.train.teachers``.
+
+        Raises:
+            UserError: The folder holds none, or it was trained on other images or classes.
+        """
+        teacher = read_config(folder / IMAGE_CONFIG)
+        own = self.config
+        for what, theirs, ours in (
+            ("classes", teacher.classes, own.classes),
+            ("image size", teacher.image_size, own.image_size),
+            ("channels", teacher.channels, own.channels),
+        ):
+            if theirs != ours:
+                raise UserError(
+                    f"The teacher's {what} ({_shown(theirs)}) differ from those of this training ({_shown(ours)}).",
+                    "Choose a teacher that was trained on the same images, or set the same image size and colour.",
+                )
+        return load_torch_model(folder / IMAGE_CONFIG, folder / IMAGE_WEIGHTS)
+
+    def finish(self, weights: Mapping[str, torch.Tensor], outcome: Outcome) -> None:
+        """Measure the best weights on the test part, once, and write everything the run leaves behind."""
+        context, images, split = self._context, self._parts.images, self._parts.split
+        network = build_network(self.config)
+        network.load_state_dict(dict(weights))
+        network.to(self._device).eval()
+        context.progress(0.0, "Measuring the test part")
+        found = score(network, images, split.test, context)
         if found is None:
-            return None
-        values = {"val/loss": found.loss, "val/accuracy": found.accuracy}
-        return Evaluation(values=values, score=(found.accuracy, -found.smoothed_loss))
+            return
+        seconds = outcome.train_seconds
+        context.result({"test/accuracy": found.accuracy, "test/loss": found.loss, "train_seconds": seconds})
+        publish_confusion(context, images.classes, images.labels[split.test], found.predicted)
+        write_data(context, images, split, self._spec.split_seed)
+        chosen = split.test[:_PROBE_IMAGES]
+        probe = ImageSet(pixels=images.pixels[chosen], labels=images.labels[chosen], classes=images.classes)
+        write_model(context, network, self.config, probe, found.accuracy)
+        context.progress(1.0, "Done")
+        context.log(
+            f"Test accuracy {found.accuracy:.2%} on {len(split.test)} images with the weights of step "
+            f"{outcome.best_step}; trained for {seconds:.1f} s."
+        )
+
+
+def _configure(spec: ImageTrainingSpec, images: ImageSet, split: Split) -> ImageNetworkConfig:
+    from core.train.tasks.image import widths_of
+
+    measured = channel_statistics(images, split.train)
+    mean, std = normalization(spec.model, images.pixels.shape[1]) if spec.weights and spec.model != SMALL else measured
+    return ImageNetworkConfig(
+        architecture=spec.model,
+        channels=images.pixels.shape[1],
+        image_size=spec.image_size,
+        widths=widths_of(spec),
+        classes=images.classes,
+        mean=mean,
+        std=std,
+        dropout=spec.dropout,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Picked:
+    images: ImageSet
+    indices: NDArray[np.int64]
+    augment: Any
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, int]:
+        index = int(self.indices[key.number])
+        pixels = torch.from_numpy(np.array(self.images.pixels[index]))
+        label = int(self.images.labels[index])
+        if self.augment is None:
+            return pixels, label
+        draw = int(np.random.SeedSequence((self.seed, key.epoch, index)).generate_state(1, np.uint64)[0])
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(draw)
+            return self.augment(pixels), label
+
+
+def _collate(samples: Sequence[Any]) -> Batch:
+    return {"pixels": torch.stack([s[0] for s in samples]), "labels": torch.tensor([s[1] for s in samples])}
+
+
+def image_parts(spec: ImageTrainingSpec, mesh: Mesh, context: RunContext) -> ImageParts:
+    from core.train.image_batches import build_augmentation
+    from core.train.image_data import load_digits_images, load_folder_images, split_images
+
+    if spec.data == "digits":
+        images = load_digits_images(spec.image_size)
+    else:
+        images = load_folder_images(
+            Path(spec.data),
+            image_size=spec.image_size,
+            channels=3 if spec.color else 1,
+            cache=context.scratch_dir / "images.u8",
+            keep_going=lambda done: True,
+        )
+    split = split_images(
+        images, test_fraction=spec.test_fraction, validation_fraction=spec.validation_fraction, seed=spec.split_seed
+    )
+    augment = build_augmentation(spec.augmentation, spec.image_size)
+    return ImageParts(
+        images=images,
+        split=split,
+        training=DataPart(samples=_Picked(images, split.train, augment, spec.seed), collate=_collate),
+        validation=DataPart(samples=_Picked(images, split.validation, None, 0), collate=_collate),
+    )
+
+
+def train_images(spec: ImageTrainingSpec, context: RunContext) -> None:
+    """Train as one rank; see ``core.train.engine.train``."""
+
+    def make_task(mesh: Mesh, own: RunContext) -> ImageTask:
+        parts = image_parts(spec, mesh, own)
+        return ImageTask(spec, own, _configure(spec, parts.images, parts.split), parts, mesh.device)
+
+    train(spec, context, make_task)

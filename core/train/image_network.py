@@ -1,7 +1,8 @@
-"""The image classifier that ``train.image`` trains, as plain torch modules, and its reading back from disk.
+"""The small image classifier of ``train.image`` as plain torch modules, and the description of any of its models.
 
 A network is described by a ``ImageNetworkConfig`` (stored as ``model.json``) and its weights (``model.safetensors``):
-nothing is ever unpickled. Importing this module imports torch; only worker code may do so.
+nothing is ever unpickled. Networks of other libraries are in ``core.train.models.vision``. Importing this module imports
+torch; only worker code may do so.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from torch import nn
 from core.contracts.errors import UserError
 
 MODEL_FORMAT = "pilothouse.image-network"
+SMALL = "small"
 
 
 class ImageNetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Architecture of an ``ImageNetwork`` and what its numbers mean.
+    """Architecture of an image classifier and what its numbers mean.
 
     Attributes:
+        architecture: ``small`` (``ImageNetwork``), ``torchvision:<name>`` or ``timm:<name>``.
         channels: 1 for grey, 3 for RGB.
         image_size: Height and width of the input in pixels.
-        widths: Channels of each stage; every stage after the first halves the image.
+        widths: Of the small network: channels of each stage; every stage after the first halves the image.
         classes: Names in the order of the outputs.
         mean: Mean of a pixel in [0, 1] per channel over the training part; subtracted inside the network.
         std: Standard deviation likewise.
@@ -37,6 +40,7 @@ class ImageNetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dropout: float = 0.0
+    architecture: str = SMALL
     format: str = MODEL_FORMAT
     version: int = 1
 
@@ -96,26 +100,3 @@ def read_config(model_json: Path) -> ImageNetworkConfig:
             f"{model_json.name} is of format {config.format} {config.version}.", "Update Pilothouse to read it."
         )
     return config
-
-
-def load_torch_model(model_json: Path, weights: Path) -> ImageNetwork:
-    """Return the network of a finished ``train.image`` run on the CPU, in evaluation mode.
-
-    Args:
-        model_json: Its ``model.json``.
-        weights: Its ``model.safetensors``.
-
-    Raises:
-        UserError: The files do not belong together or cannot be read.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_model
-
-    network = ImageNetwork(read_config(model_json))
-    try:
-        load_model(network, weights)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(
-            f"The weights {weights.name} do not fit {model_json.name}: {error}", "Use both from one run."
-        ) from error
-    return network.eval()

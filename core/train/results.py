@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from core.contracts.events import Cell
     from core.contracts.worker import RunContext
 
 _LARGEST_TABLE = 30
@@ -29,13 +30,17 @@ def publish_confusion(
 
     matrix = confusion_matrix(labels, predicted, labels=range(len(classes)))
     if len(classes) <= _LARGEST_TABLE:
-        rows = [[name, *(int(count) for count in row)] for name, row in zip(classes, matrix, strict=True)]
+        rows: list[list[Cell]] = [
+            [name, *(int(count) for count in row)] for name, row in zip(classes, matrix, strict=True)
+        ]
         context.table("Confusion (rows: true class)", ["true", *classes], rows)
         return
     mistakes = [
-        (int(matrix[true, taken]), classes[true], classes[taken])
+        (int(matrix[true, taken]), classes[int(true)], classes[int(taken)])
         for true, taken in zip(*matrix.nonzero(), strict=True)
         if true != taken
     ]
-    rows = [[true, taken, count] for count, true, taken in sorted(mistakes, reverse=True)[:_LARGEST_TABLE]]
-    context.table("Most frequent mistakes", ["true", "taken for", "samples"], rows)
+    most: list[list[Cell]] = [
+        [true, taken, count] for count, true, taken in sorted(mistakes, reverse=True)[:_LARGEST_TABLE]
+    ]
+    context.table("Most frequent mistakes", ["true", "taken for", "samples"], most)

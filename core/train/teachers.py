@@ -7,7 +7,7 @@ The student's task says which it can run. Importing this module imports torch.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.worker import RunContext
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 IMAGE_CONFIG = "model.json"
 IMAGE_WEIGHTS = "model.safetensors"
 _FORMS = ("model.huggingface", "model.config")
+
+
+@runtime_checkable
+class LearnsFromTeacher(Protocol):
+    """A task that can run another model than its own student."""
+
+    def load_teacher(self, folder: Path) -> nn.Module:
+        """Return the model of a folder, on the CPU, as the task's ``forward`` runs it; raises UserError if it does not fit."""
+        ...
 
 
 def find_teacher(teacher: str, runs_dir: Path) -> Path:
@@ -64,7 +73,6 @@ def load_teacher(teacher: str, task: TrainingTask, context: RunContext) -> nn.Mo
         UserError: There is none, or it is of another kind or of other classes.
     """
     folder = find_teacher(teacher, context.home / "runs")
-    loader = getattr(task, "load_teacher", None)
-    if loader is None:
+    if not isinstance(task, LearnsFromTeacher):
         raise UserError("This kind of training cannot learn from a teacher.", "Leave distillation.teacher empty.")
-    return loader(folder)
+    return task.load_teacher(folder)

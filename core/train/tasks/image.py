@@ -1,37 +1,44 @@
-"""``train.image``: trains a small convolutional network to classify images, and measures it on a held-out part.
+"""``train.image``: trains a network to classify images, and measures it on a held-out part.
 
-The best epoch is chosen on the validation part; the test part is looked at once, at the end. Loading, learning and
-exporting live in ``core.train.image_*``; the steps in ``core.train.loop``.
+Our own small network, or any classifier of torchvision or timm. The fields and checks stand here; reading images is
+``core.train.data.images``, learning ``core.train.image_learning``, exporting ``core.train.image_export``.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from core.contracts.errors import FieldProblem
+from core.contracts.estimates import MemoryEstimate
 from core.contracts.kinds import RunKind
-from core.contracts.specs import Device, RunSpec, Seed
 from core.contracts.worker import RunContext
 from core.train.augmentation import AugmentationSpec
+from core.train.checking import (
+    check_distillation,
+    check_parallel,
+    check_space_of,
+    estimate_of,
+    ranks_of,
+    room_of,
+    train_on_ranks,
+)
 from core.train.fields import extra
-from core.train.image_data import DIGITS, MIN_IMAGES_PER_CLASS, ImageSet, Split
-from core.train.space import check_space, checkpoint_bytes
-from core.train.specs.checkpoints import CheckpointSpec
-from core.train.specs.compute import Precision
+from core.train.image_data import DIGITS, MIN_IMAGES_PER_CLASS
+from core.train.models.shape import ModelShape
 from core.train.specs.optimizer import EmaDecay, OptimizerSpec
-
-if TYPE_CHECKING:
-    from core.train.image_learning import Scores
-    from core.train.image_network import ImageNetworkConfig
-    from core.train.loop import TrainingLoop
+from core.train.specs.training import TrainingSpec
 
 _MODEL = "Model"
 _DATA = "Data"
 _TRAINING = "Training"
-_LARGEST_TABLE = 30
+SMALL = "small"
+PRETRAINED = "pretrained"
+_LIBRARIES = ("torchvision", "timm")
+_IS_SMALL: dict[str, object] = {"field": "model", "in": [SMALL]}
 _STAGE_WIDTHS = (1, 2, 4, 4, 4)
 
 
@@ -41,7 +48,7 @@ class ImageOptimizerSpec(OptimizerSpec, frozen=True, kw_only=True):
     ema_decay: EmaDecay = 0.98
 
 
-class ImageTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.image"):
+class ImageTrainingSpec(TrainingSpec, frozen=True, kw_only=True, tag="train.image"):
     """Train an image classifier."""
 
     data: Annotated[
@@ -101,16 +108,29 @@ class ImageTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.image"):
             extra_json_schema=extra(_DATA, advanced=True),
         ),
     ] = 0
-    loading_processes: Annotated[
-        int,
+    model: Annotated[
+        str,
         Meta(
-            title="Loading processes",
-            ge=0,
-            le=64,
-            description="Processes that prepare batches beside the training; 0 prepares them in it.",
-            extra_json_schema=extra(_DATA, advanced=True),
+            title="Model",
+            min_length=1,
+            description=(
+                "'small' is our own network of the stages below; 'torchvision:resnet18', 'timm:mobilenetv3_small_100' and "
+                "so on take any classifier of these libraries."
+            ),
+            extra_json_schema={**extra(_MODEL), "names": [SMALL, "torchvision:resnet18", "timm:mobilenetv3_small_100"]},
         ),
-    ] = 0
+    ] = SMALL
+    weights: Annotated[
+        str,
+        Meta(
+            title="First weights",
+            description=(
+                "File or folder with weights of this model to start from, its last layer left out where the classes "
+                "differ; 'pretrained' fetches the library's own; empty: drawn from the seed."
+            ),
+            extra_json_schema={**extra(_MODEL), "path": "file", "names": [PRETRAINED]},
+        ),
+    ] = ""
     width: Annotated[
         int,
         Meta(
@@ -118,7 +138,7 @@ class ImageTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.image"):
             ge=4,
             le=512,
             description="Channels of the first stage; later stages have two and four times as many.",
-            extra_json_schema=extra(_MODEL, "channels"),
+            extra_json_schema=extra(_MODEL, "channels", shown_if=_IS_SMALL),
         ),
     ] = 24
     stages: Annotated[
@@ -128,7 +148,7 @@ class ImageTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.image"):
             ge=1,
             le=len(_STAGE_WIDTHS),
             description="Each stage is two convolutions; every one after the first halves the image. 3 for digits, 5 for photographs.",
-            extra_json_schema=extra(_MODEL),
+            extra_json_schema=extra(_MODEL, shown_if=_IS_SMALL),
         ),
     ] = 3
     dropout: Annotated[
@@ -142,22 +162,22 @@ class ImageTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.image"):
         ),
     ] = 0.1
     epochs: Annotated[
-        int,
+        float,
         Meta(
             title="Epochs",
-            ge=1,
+            gt=0,
             le=100_000,
-            description="Passes over the training part.",
+            description="Passes over the training part; not looked at where steps are given.",
             extra_json_schema=extra(_TRAINING),
         ),
-    ] = 20
+    ] = 20.0
     micro_batch: Annotated[
         int,
         Meta(
-            title="Batch",
+            title="Micro-batch",
             ge=1,
             le=65_536,
-            description="Images per forward pass; halve it when memory runs out.",
+            description="Images per forward pass of a rank; halve it when memory runs out.",
             extra_json_schema=extra(_TRAINING, "images"),
         ),
     ] = 32
@@ -171,15 +191,8 @@ class ImageTrainingSpec(RunSpec, frozen=True, kw_only=True, tag="train.image"):
             extra_json_schema=extra(_TRAINING, advanced=True),
         ),
     ] = 0.05
-    seed: Annotated[Seed, Meta(extra_json_schema=extra(_TRAINING, advanced=True))] = 0
-    device: Annotated[
-        Device,
-        Meta(title="Device", description="'auto' takes the fastest there is.", extra_json_schema=extra(_TRAINING)),
-    ] = "auto"
-    precision: Precision = "fp32"
     optimizer: Annotated[ImageOptimizerSpec, Meta(title="Optimizer")] = ImageOptimizerSpec()
     augmentation: Annotated[AugmentationSpec, Meta(title="Augmentation")] = AugmentationSpec()
-    checkpoints: Annotated[CheckpointSpec, Meta(title="Checkpoints")] = CheckpointSpec()
 
 
 def _check_folder(folder: Path) -> tuple[FieldProblem, ...]:
@@ -208,183 +221,82 @@ def _check_folder(folder: Path) -> tuple[FieldProblem, ...]:
     return ()
 
 
-def _widths(spec: ImageTrainingSpec) -> tuple[int, ...]:
+def widths_of(spec: ImageTrainingSpec) -> tuple[int, ...]:
+    """Return the channels of each stage of the small network."""
     return tuple(spec.width * factor for factor in _STAGE_WIDTHS[: spec.stages])
 
 
-def _parameters(spec: ImageTrainingSpec) -> int:
-    """Return roughly how many weights the network has: its 3x3 convolutions."""
-    widths = _widths(spec)
-    return sum(9 * width * (width + before) for before, width in zip((3, *widths), widths, strict=False))
+def shape_of(spec: ImageTrainingSpec) -> ModelShape:
+    """Return the measures of the network: roughly the 3x3 convolutions of the small one; no count of others."""
+    if spec.model != SMALL:
+        return ModelShape(family="image")
+    widths = widths_of(spec)
+    count = sum(9 * width * (width + before) for before, width in zip((3, *widths), widths, strict=False))
+    return ModelShape(family="image", parameters=count, trained_parameters=count)
 
 
-def room_bytes(spec: ImageTrainingSpec) -> int:
-    """Return the room that the checkpoints take."""
-    averaged = spec.optimizer.ema_decay > 0
-    return checkpoint_bytes(_parameters(spec), averaged=averaged, keep_last=spec.checkpoints.keep_last)
+def room_bytes(spec: ImageTrainingSpec) -> int | None:
+    """Return the room that the checkpoints take; None for a model whose size is not known before it is built."""
+    return room_of(spec, shape_of(spec))
+
+
+def estimate(spec: ImageTrainingSpec) -> MemoryEstimate | None:
+    """Return what the fullest rank needs of its device's memory; None where the model's size is not known."""
+    return estimate_of(spec, shape_of(spec))
+
+
+def _check_model(spec: ImageTrainingSpec) -> list[FieldProblem]:
+    problems: list[FieldProblem] = []
+    library, _, name = spec.model.partition(":")
+    if spec.model != SMALL and (library not in _LIBRARIES or not name):
+        hint = "Write 'small', 'torchvision:<name>' or 'timm:<name>'."
+        problems.append(FieldProblem(field="model", message=f"there is no model {spec.model}.", hint=hint))
+    if spec.model == SMALL and spec.image_size < 2 ** (spec.stages - 1):
+        message = f"{spec.stages} stages halve {spec.image_size} px to nothing."
+        problems.append(FieldProblem(field="stages", message=message, hint="Use fewer stages or larger images."))
+    if spec.weights == PRETRAINED and spec.model == SMALL:
+        hint = "Name a weights file, or leave it empty."
+        problems.append(FieldProblem(field="weights", message="nobody publishes weights of the small one.", hint=hint))
+    elif spec.weights not in ("", PRETRAINED) and not Path(spec.weights).expanduser().exists():
+        message = f"there is no file or folder {spec.weights}."
+        problems.append(FieldProblem(field="weights", message=message, hint="Name a .safetensors file."))
+    return problems
 
 
 def check(spec: ImageTrainingSpec) -> tuple[FieldProblem, ...]:
-    """Look at the image folder and at how the fields fit together."""
+    """Look at the images, the model, the layout, the teacher and the disk, and at how the fields fit together."""
     problems: list[FieldProblem] = []
     if spec.data != DIGITS:
         problems += _check_folder(Path(spec.data).expanduser())
-    if spec.image_size < 2 ** (spec.stages - 1):
-        message = f"{spec.stages} stages halve {spec.image_size} px to nothing."
-        problems.append(FieldProblem(field="stages", message=message, hint="Use fewer stages or larger images."))
-    problems += check_space(room_bytes(spec), "The checkpoints")
+    problems += _check_model(spec)
     if spec.test_fraction + spec.validation_fraction > 0.8:
         message = "test and validation part leave too little to train on."
         problems.append(FieldProblem(field="test_fraction", message=message, hint="Keep their sum at 0.8 or below."))
+    problems += check_parallel(spec, shape_of(spec))
+    problems += check_distillation(spec, is_augmented=any(msgspec.structs.astuple(spec.augmentation)))
+    problems += check_space_of(spec, shape_of(spec))
     return tuple(problems)
 
 
-def _load(spec: ImageTrainingSpec, context: RunContext) -> ImageSet:
-    from core.train import image_data
+def _rank_run(spec: ImageTrainingSpec, context: RunContext) -> None:
+    """Train as one rank."""
+    from core.train.image_learning import train_images
 
-    if spec.data == DIGITS:
-        return image_data.load_digits_images(spec.image_size)
-
-    def keep_going(done: float) -> bool:
-        context.progress(done, "Reading images")
-        return not context.should_stop()
-
-    return image_data.load_folder_images(
-        Path(spec.data).expanduser(),
-        image_size=spec.image_size,
-        channels=3 if spec.color else 1,
-        cache=context.scratch_dir / "images.u8",
-        keep_going=keep_going,
-    )
-
-
-def _configure(spec: ImageTrainingSpec, images: ImageSet, split: Split) -> ImageNetworkConfig:
-    from core.train.image_data import channel_statistics
-    from core.train.image_network import ImageNetworkConfig
-
-    mean, std = channel_statistics(images, split.train)
-    return ImageNetworkConfig(
-        channels=images.pixels.shape[1],
-        image_size=spec.image_size,
-        widths=_widths(spec),
-        classes=images.classes,
-        mean=mean,
-        std=std,
-        dropout=spec.dropout,
-    )
-
-
-def _build_loop(
-    spec: ImageTrainingSpec, context: RunContext, images: ImageSet, split: Split, config: ImageNetworkConfig
-) -> TrainingLoop:
-    from accelerate.utils import set_seed
-
-    from core.train.device import make_accelerator
-    from core.train.image_batches import BatchSpec, ImageBatches, build_augmentation
-    from core.train.image_learning import ImageLearning
-    from core.train.image_network import ImageNetwork
-    from core.train.loop import LoopPlan, TrainingLoop
-
-    accum = spec.optimizer.grad_accum_steps
-    accelerator = make_accelerator(spec.device, spec.precision, accum)
-    set_seed(spec.seed)
-    batch_spec = BatchSpec(
-        micro_batch=spec.micro_batch, grad_accum_steps=accum, loading_processes=spec.loading_processes
-    )
-    batches = ImageBatches(
-        images, split.train, batch_spec, build_augmentation(spec.augmentation, spec.image_size), spec.seed
-    )
-    model = ImageNetwork(config)
-    plan = LoopPlan(
-        total_steps=spec.epochs * batches.steps_per_epoch,
-        evaluate_every=batches.steps_per_epoch,
-        optimizer=spec.optimizer,
-        checkpoints=spec.checkpoints,
-    )
-    context.log(
-        f"{len(split.train)} images to train on, {len(split.validation)} to validate, {len(split.test)} to test; "
-        f"{sum(p.numel() for p in model.parameters()):,} parameters; {plan.total_steps} steps on {accelerator.device}."
-    )
-    task = ImageLearning(context, images, split.validation, batches, spec.label_smoothing)
-    return TrainingLoop(context, accelerator, model, task, plan)
-
-
-def _publish_confusion(context: RunContext, images: ImageSet, split: Split, found: Scores) -> None:
-    """Publish who is taken for whom: the whole matrix, or for many classes the most frequent mistakes."""
-    from sklearn.metrics import confusion_matrix
-
-    matrix = confusion_matrix(images.labels[split.test], found.predicted, labels=range(len(images.classes)))
-    if len(images.classes) <= _LARGEST_TABLE:
-        rows = [[name, *(int(count) for count in row)] for name, row in zip(images.classes, matrix, strict=True)]
-        context.table("Confusion (rows: true class)", ["true", *images.classes], rows)
-        return
-    mistakes = [
-        (int(matrix[true, taken]), images.classes[true], images.classes[taken])
-        for true, taken in zip(*matrix.nonzero(), strict=True)
-        if true != taken
-    ]
-    rows = [[true, taken, count] for count, true, taken in sorted(mistakes, reverse=True)[:_LARGEST_TABLE]]
-    context.table("Most frequent mistakes", ["true", "taken for", "images"], rows)
-
-
-def _finish(
-    spec: ImageTrainingSpec,
-    context: RunContext,
-    loop: TrainingLoop,
-    data: tuple[ImageSet, Split],
-    config: ImageNetworkConfig,
-) -> None:
-    """Measure the best weights on the test part, once, and write everything the run leaves behind."""
-    from core.train.image_export import write_data, write_model
-    from core.train.image_learning import score
-    from core.train.image_network import ImageNetwork
-
-    images, split = data
-    model = loop.load_best()
-    assert isinstance(model, ImageNetwork)
-    context.progress(0.0, "Measuring the test part")
-    found = score(model, images, split.test, context)
-    if found is None:
-        return
-    context.result({"test/accuracy": found.accuracy, "test/loss": found.loss, "train_seconds": loop.train_seconds})
-    _publish_confusion(context, images, split, found)
-    write_data(context, images, split, spec.split_seed)
-    probe = ImageSet(
-        pixels=images.pixels[split.test[:64]], labels=images.labels[split.test[:64]], classes=images.classes
-    )
-    write_model(context, model, config, probe, found.accuracy)
-    context.progress(1.0, "Done")
-    context.log(
-        f"Test accuracy {found.accuracy:.2%} on {len(split.test)} images with the weights of step {loop.best_step}; "
-        f"trained for {loop.train_seconds:.1f} s."
-    )
-
-
-def run(spec: ImageTrainingSpec, context: RunContext) -> None:
-    """Train, measure and export."""
-    from core.train.image_data import split_images
-
-    context.progress(0.0, "Loading images")
-    images = _load(spec, context)
-    if context.should_stop():
-        return
-    split = split_images(
-        images, test_fraction=spec.test_fraction, validation_fraction=spec.validation_fraction, seed=spec.split_seed
-    )
-    config = _configure(spec, images, split)
-    loop = _build_loop(spec, context, images, split, config)
-    if loop.run():
-        _finish(spec, context, loop, (images, split), config)
+    train_images(spec, context)
 
 
 KIND = RunKind(
     spec=ImageTrainingSpec,
     title="Image classifier",
-    summary="Trains a convolutional network to tell classes of images apart, and measures it on a held-out part.",
+    summary="Trains a network to tell classes of images apart, and measures it on a held-out part.",
     group="train",
     icon="image",
-    run=run,
+    run=train_on_ranks,
+    rank_run=_rank_run,
+    ranks=ranks_of,
+    spans_nodes=True,
     check=check,
     checkpoint_bytes=room_bytes,
-    examples=("digits.toml",),
+    estimate=estimate,
+    examples=("digits.toml", "resnet.toml"),
 )

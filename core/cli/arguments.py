@@ -86,6 +86,23 @@ def _add_placement(run: argparse.ArgumentParser) -> None:
     run.add_argument("--dry-run", action="store_true", help="print the plan, the script or the manifest; start nothing")
 
 
+def _add_check_layouts(layouts: argparse.ArgumentParser) -> None:
+    layouts.add_argument(
+        "--devices",
+        choices=("auto", "cpu", "cuda", "xpu"),
+        default="auto",
+        help="what to run on (default: what is there)",
+    )
+    layouts.add_argument(
+        "--processes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="only layouts of N processes (default: 2, or the layouts')",
+    )
+    layouts.add_argument("--layout", action="append", default=[], metavar="NAME", help="only this one; repeatable")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
@@ -121,4 +138,6 @@ def build_parser() -> argparse.ArgumentParser:
     hardware.add_argument(
         "--measure", action="store_true", help="measure peak arithmetic and memory bandwidth (seconds)"
     )
+    layouts_help = "prove that parallel layouts train here as one process does"
+    _add_check_layouts(_with_json(commands.add_parser("check-layouts", help=layouts_help)))
     return parser

@@ -53,6 +53,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from core.cli.hosts import hosts
 
         return hosts(options)
+    if options.command == "check-layouts":
+        from core.cli.layouts import check_layouts
+
+        return check_layouts(options)
     if options.command == "image":
         from core.cli.image import image
 

@@ -58,7 +58,7 @@ class LaidOut:
     def scale_gradients(self, factor: float) -> None:
         """See ``ParallelModel``."""
         if gradients := local_gradients(self.parameters):
-            torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateUsage] one launch for all
+            torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage] one launch for all
 
     def share(self, parameter: nn.Parameter) -> float:
         """See ``ParallelModel``."""

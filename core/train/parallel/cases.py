@@ -23,6 +23,7 @@ class LayoutCase:
         micro_batches: Micro-batches of each data rank in a step.
         tied: Input and output embedding are one weight.
         packed: Rows hold several documents.
+        layers: Layers of the model; as many as the pipeline has stages.
         note: What is special about it.
     """
 
@@ -31,6 +32,7 @@ class LayoutCase:
     micro_batches: int = 2
     tied: bool = False
     packed: bool = True
+    layers: int = 2
     note: str = ""
 
 
@@ -41,6 +43,7 @@ def _pipelines(processes: int, suffix: str = "", **degrees: object) -> list[Layo
             name=f"{name}{suffix}",
             parallel=ParallelSpec(processes=processes, pipeline=2, schedule=name, **degrees),  # pyright: ignore[reportArgumentType]
             micro_batches=4,
+            layers=4,
         )
         for name in names
     ]
@@ -62,9 +65,13 @@ _TWO = [
     LayoutCase(name="context", parallel=ParallelSpec(processes=2, context=2)),
     LayoutCase(name="context-unpacked", parallel=ParallelSpec(processes=2, context=2), packed=False),
     *_pipelines(2),
-    LayoutCase(name="1f1b-tied", parallel=ParallelSpec(processes=2, pipeline=2), micro_batches=4, tied=True),
+    LayoutCase(name="1f1b-tied", parallel=ParallelSpec(processes=2, pipeline=2), micro_batches=4, layers=4, tied=True),
     LayoutCase(
-        name="zbv-tied", parallel=ParallelSpec(processes=2, pipeline=2, schedule="zbv"), micro_batches=4, tied=True
+        name="zbv-tied",
+        parallel=ParallelSpec(processes=2, pipeline=2, schedule="zbv"),
+        micro_batches=4,
+        layers=4,
+        tied=True,
     ),
 ]
 _FOUR = [
@@ -75,32 +82,46 @@ _FOUR = [
         name="zero3-x-1f1b",
         parallel=ParallelSpec(processes=4, sharding="zero3", pipeline=2),
         micro_batches=4,
+        layers=4,
         tied=True,
     ),
-    LayoutCase(name="ddp-x-1f1b", parallel=ParallelSpec(processes=4, pipeline=2), micro_batches=4),
+    LayoutCase(name="ddp-x-1f1b", parallel=ParallelSpec(processes=4, pipeline=2), micro_batches=4, layers=4),
     LayoutCase(
-        name="tensor-x-1f1b", parallel=ParallelSpec(processes=4, tensor=2, pipeline=2), micro_batches=4, tied=True
+        name="tensor-x-1f1b",
+        parallel=ParallelSpec(processes=4, tensor=2, pipeline=2),
+        micro_batches=4,
+        layers=4,
+        tied=True,
     ),
     LayoutCase(
-        name="tensor-x-zbv", parallel=ParallelSpec(processes=4, tensor=2, pipeline=2, schedule="zbv"), micro_batches=4
+        name="tensor-x-zbv",
+        parallel=ParallelSpec(processes=4, tensor=2, pipeline=2, schedule="zbv"),
+        micro_batches=4,
+        layers=4,
     ),
     LayoutCase(name="context-x-ddp", parallel=ParallelSpec(processes=4, context=2)),
     LayoutCase(name="context-x-zero3", parallel=ParallelSpec(processes=4, context=2, sharding="zero3")),
     LayoutCase(name="context-x-tensor", parallel=ParallelSpec(processes=4, context=2, tensor=2)),
-    LayoutCase(name="context-x-1f1b", parallel=ParallelSpec(processes=4, context=2, pipeline=2), micro_batches=4),
-    LayoutCase(name="1f1b-4", parallel=ParallelSpec(processes=4, pipeline=4), micro_batches=8),
+    LayoutCase(
+        name="context-x-1f1b", parallel=ParallelSpec(processes=4, context=2, pipeline=2), micro_batches=4, layers=4
+    ),
+    LayoutCase(name="1f1b-4", parallel=ParallelSpec(processes=4, pipeline=4), micro_batches=8, layers=4),
 ]
 _EIGHT = [
-    LayoutCase(name="ddp-x-tensor-x-1f1b", parallel=ParallelSpec(processes=8, tensor=2, pipeline=2), micro_batches=4),
+    LayoutCase(
+        name="ddp-x-tensor-x-1f1b", parallel=ParallelSpec(processes=8, tensor=2, pipeline=2), micro_batches=4, layers=4
+    ),
     LayoutCase(
         name="zero3-x-tensor-x-1f1b",
         parallel=ParallelSpec(processes=8, sharding="zero3", tensor=2, pipeline=2),
         micro_batches=4,
+        layers=4,
     ),
     LayoutCase(
         name="zero3-x-tensor-x-interleaved",
         parallel=ParallelSpec(processes=8, sharding="zero3", tensor=2, pipeline=2, schedule="interleaved"),
         micro_batches=4,
+        layers=4,
     ),
 ]
 
@@ -113,6 +134,7 @@ REFUSED = {
             name="zbv-x-zero3",
             parallel=ParallelSpec(processes=4, sharding="zero3", pipeline=2, schedule="zbv"),
             micro_batches=4,
+            layers=4,
         ),
     )
 }

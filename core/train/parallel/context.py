@@ -150,7 +150,8 @@ def context_attention(
     Args:
         module: The attention layer.
         query: (batch, heads, length / ranks, width).
-        key, value: (batch, key-value heads, length / ranks, width).
+        key: (batch, key-value heads, length / ranks, width).
+        value: As the key.
         attention_mask: Not looked at under a plan.
         **options: transformers' own, and ``context_plan`` and ``context_window``.
 

@@ -33,6 +33,7 @@ class DecoderLM(nn.Module):
         is_first: Takes tokens; other stages take the residual stream (batch, length, width).
         is_last: Gives logits; other stages give the residual stream.
         context: Set where ranks share each sequence; inputs are then this rank's slices.
+        origin: The transformers model that it was made of; empty for a stage.
         autocast: Returns the context that the pass is computed in; for stages, whose caller has none.
     """
 
@@ -49,21 +50,21 @@ class DecoderLM(nn.Module):
                 f"Models of the family {self.config.model_type} cannot be split over ranks.",
                 f"Choose one of {', '.join(FAMILIES)}, or a layout with data ranks only.",
             )
-        self.config._attn_implementation = "sdpa"
         whole: Any = causal
+        whole.set_attn_implementation("sdpa")
         self.model: nn.Module = whole.model
         self.lm_head: nn.Module | None = whole.lm_head
         self.is_first = self.is_last = True
         self.context: ContextSplit | None = None
         self.autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
-        self._causal: tuple[PreTrainedModel] | None = (causal,)
+        # In a tuple, so that its weights are not registered a second time.
+        self.origin: tuple[PreTrainedModel, ...] = (causal,)
         self.numbers = list(range(self.config.num_hidden_layers))
 
     @property
     def causal(self) -> PreTrainedModel:
         """The transformers model with the same weights, for generation and export; a stage has none."""
-        assert self._causal is not None, "a stage of a pipeline is no whole model"
-        return self._causal[0]
+        return self.origin[0]
 
     @property
     def is_tied(self) -> bool:
@@ -79,7 +80,7 @@ class DecoderLM(nn.Module):
     def share_sequences(self, context: ContextSplit) -> None:
         """Take slices of sequences from now on."""
         self.context = context
-        self.config._attn_implementation = ATTENTION
+        self.causal.set_attn_implementation(ATTENTION)
 
     def stage(self, numbers: range, *, is_first: bool, is_last: bool) -> DecoderLM:
         """Return a stage that holds some of the layers (the same modules), with the whole model's names.
@@ -88,7 +89,7 @@ class DecoderLM(nn.Module):
         """
         part = DecoderLM.__new__(DecoderLM)
         nn.Module.__init__(part)
-        part.config, part.context, part.autocast, part._causal = self.config, self.context, self.autocast, None
+        part.config, part.context, part.autocast, part.origin = self.config, self.context, self.autocast, ()
         part.is_first, part.is_last, part.numbers = is_first, is_last, list(numbers)
         body: Any = nn.Module()
         if is_first or (is_last and self.is_tied):

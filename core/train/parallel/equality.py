@@ -81,13 +81,13 @@ class _NextToken:
         )
 
 
-def small_causal(*, tied: bool) -> LlamaForCausalLM:
-    """Return the model: 4 layers, 4 heads on 2 key-value heads, the same weights on every rank."""
+def small_causal(*, tied: bool, layers: int = 4) -> LlamaForCausalLM:
+    """Return the model: 4 heads on 2 key-value heads, the same weights on every rank."""
     config = LlamaConfig(
         vocab_size=_VOCABULARY,
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=_LENGTH,
@@ -128,9 +128,9 @@ def micro_batches(samples: Batch, mesh: Mesh, amount: int) -> list[Batch]:
     return [{key: pieces[key][number] for key in pieces} for number in range(amount)]
 
 
-def reference(*, tied: bool, packed: bool) -> Trace:
+def reference(*, tied: bool, packed: bool, layers: int) -> Trace:
     """Train in this process with transformers' model and a plain loop."""
-    model = small_causal(tied=tied)
+    model = small_causal(tied=tied, layers=layers)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
     losses, norms = [], []
     for step in range(STEPS):
@@ -159,7 +159,9 @@ def train_laid_out(case: LayoutCase, device: str) -> Trace:
     """Train over the ranks of the process group; every rank calls it."""
     spec = _SmallSpec(parallel=case.parallel, device=device)  # pyright: ignore[reportArgumentType] one of the literals
     mesh = build_mesh(spec)
-    laid = parallelize(DecoderLM(small_causal(tied=case.tied)), _NextToken(), mesh, spec, _PlainArithmetic())
+    laid = parallelize(
+        DecoderLM(small_causal(tied=case.tied, layers=case.layers)), _NextToken(), mesh, spec, _PlainArithmetic()
+    )
     parameters = list(dict.fromkeys(p for part in laid.parts for p in part.parameters()))
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1)
     losses, norms = [], []
@@ -198,12 +200,12 @@ def prove(names: Sequence[str], device: str) -> list[dict[str, Any]]:
         A row for each: name, processes, max_loss_diff and max_norm_diff (relative, the largest over the steps), ok, note.
     """
     rows = []
-    references: dict[tuple[bool, bool], Trace] = {}
+    references: dict[tuple[bool, bool, int], Trace] = {}
     for name in names:
         case = CASES.get(name) or REFUSED[name]
-        kind = (case.tied, case.packed)
+        kind = (case.tied, case.packed, case.layers)
         if kind not in references:
-            references[kind] = reference(tied=case.tied, packed=case.packed)
+            references[kind] = reference(tied=case.tied, packed=case.packed, layers=case.layers)
         rows.append(_row(case, references[kind], train_laid_out(case, device)))
     return rows
 

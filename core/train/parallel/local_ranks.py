@@ -27,7 +27,15 @@ _SHOWN_CHARACTERS = 6000
 
 
 class RanksFailed(Exception):
-    """A rank failed, or they took too long; the message holds what each of them printed."""
+    """A rank failed, or they took too long; the message holds what each of them printed.
+
+    Attributes:
+        reason: The last line of the first rank that failed by itself, or that time ran out.
+    """
+
+    def __init__(self, reason: str, outputs: str) -> None:
+        super().__init__(f"{reason}\n{outputs}")
+        self.reason = reason
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +66,7 @@ def call_in_ranks(
     Raises:
         RanksFailed: A rank ended with an error (the others are killed), or time ran out.
     """
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage] its documented name
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
@@ -76,8 +84,7 @@ def call_in_ranks(
         (Path(folder) / "arguments.json").write_text(json.dumps(dict(arguments)), encoding="utf-8")
         ranks: list[_Rank] = []
         stack.callback(_end, ranks)
-        for number in range(size):
-            ranks.append(_start(target, number, Path(folder), shared))
+        ranks.extend(_start(target, number, Path(folder), shared) for number in range(size))
         _wait(ranks, time.monotonic() + timeout_s, timeout_s)
         return [json.loads(rank.result.read_text(encoding="utf-8")) for rank in ranks]
 
@@ -100,10 +107,12 @@ def _wait(ranks: Sequence[_Rank], deadline: float, timeout_s: float) -> None:
         if any(rank.process.poll() not in (None, 0) for rank in ranks):
             break
         if time.monotonic() > deadline:
-            raise RanksFailed(f"The ranks did not end within {timeout_s:.0f} s.\n{_outputs(ranks)}")
+            raise RanksFailed(f"the ranks did not end within {timeout_s:.0f} s", _outputs(ranks))
         time.sleep(_POLL_S)
-    if any(rank.process.poll() != 0 for rank in ranks):
-        raise RanksFailed(f"A rank failed.\n{_outputs(ranks)}")
+    failed = [rank for rank in ranks if rank.process.poll() not in (None, 0)]
+    if failed:
+        lines = failed[0].output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise RanksFailed(lines[-1] if lines else f"exit status {failed[0].process.poll()}", _outputs(ranks))
 
 
 def _outputs(ranks: Sequence[_Rank]) -> str:

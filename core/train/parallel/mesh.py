@@ -64,23 +64,35 @@ def find_device(asked: Device, local_rank: int) -> torch.device:
     Raises:
         EnvironmentProblem: There is no such device, or fewer than ranks.
     """
+    kind = check_device(asked, local_rank + 1)
+    if kind == "cpu":
+        return torch.device("cpu")
+    if kind != "mps":
+        torch.accelerator.set_device_index(local_rank)
+    return torch.device(kind, local_rank)
+
+
+def check_device(asked: Device, processes: int) -> str:
+    """Return the type of device that so many processes of this host would run on.
+
+    Raises:
+        EnvironmentProblem: There is no such device, or fewer than processes.
+    """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if asked == "cpu" or (asked == "auto" and found is None):
-        return torch.device("cpu")
+        return "cpu"
     if found is None or asked not in ("auto", found.type):
         raise EnvironmentProblem(
             f"PyTorch finds no {asked} device on this machine.",
             "Choose the device 'auto', or install the PyTorch build for it.",
         )
     count = torch.accelerator.device_count()
-    if local_rank >= count:
+    if processes > count:
         raise EnvironmentProblem(
-            f"Rank {local_rank} of this host has no {found.type} device: PyTorch sees {count}.",
+            f"{processes} processes need as many {found.type} devices on this host, but PyTorch sees {count}.",
             f"Start at most {count} processes on this host, or choose the device 'cpu'.",
         )
-    if found.type != "mps":
-        torch.accelerator.set_device_index(local_rank)
-    return torch.device(found.type, local_rank)
+    return found.type
 
 
 def _join(device: torch.device, timeout_s: float) -> None:
@@ -141,7 +153,7 @@ def submesh(mesh: Mesh, *dimensions: str) -> DeviceMesh | None:
         return None
     if len(used) == 1:
         return mesh.device_mesh[used[0]]
-    return mesh.device_mesh[used]._flatten("_".join(used))  # pyright: ignore[reportPrivateUsage] the only way to join dimensions
+    return mesh.device_mesh[used]._flatten("_".join(used))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] the only way
 
 
 def group_of(mesh: Mesh, *dimensions: str) -> dist.ProcessGroup | None:

@@ -67,7 +67,7 @@ class Norms:
         held = [parameter for parameter in self._shares if parameter.grad is not None]
         squares = torch.zeros(len(self._blocks), dtype=torch.float32, device=self._mesh.device)
         if held:
-            norms = torch.stack([n.float() for n in torch._foreach_norm(local_gradients(held))])  # pyright: ignore[reportPrivateUsage] one launch for all
+            norms = torch.stack([n.float() for n in torch._foreach_norm(local_gradients(held))])  # noqa: SLF001  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage] one launch
             shares = torch.tensor([self._shares[parameter] for parameter in held], device=squares.device)
             numbers = torch.tensor([self._block_of[parameter] for parameter in held], device=squares.device)
             squares.index_add_(0, numbers, norms.to(squares.device).square() * shares)

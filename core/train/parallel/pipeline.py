@@ -76,17 +76,13 @@ class Stages:
 def stage_numbers(parallel: ParallelSpec, rank: int) -> Stages:
     """Return the stages of a pipeline rank: one, one each round, or one down and one up a V."""
     total = pipeline_stages(parallel)
-    if parallel.schedule in V_SHAPED:
-        mine = (rank, total - 1 - rank)
-    else:
-        mine = tuple(range(rank, total, parallel.pipeline))
+    is_v = parallel.schedule in V_SHAPED
+    mine = (rank, total - 1 - rank) if is_v else tuple(range(rank, total, parallel.pipeline))
     return Stages(schedule=parallel.schedule, ranks=parallel.pipeline, total=total, mine=mine)
 
 
 class PipelineModel(LaidOut):
     """A ``ParallelModel`` cut between layers."""
-
-    parts: Sequence[DecoderLM]
 
     def __init__(
         self, passes: Passes, parts: Sequence[DecoderLM], norms: Norms, *, stages: Stages, context: ContextSplit | None
@@ -101,6 +97,7 @@ class PipelineModel(LaidOut):
             context: Given where sequences are shared out.
         """
         super().__init__(passes, parts, norms)
+        self._stage_parts = parts
         group = group_of(passes.mesh, "pipeline")
         assert group is not None, "a pipeline has several ranks"
         self._group = group
@@ -157,13 +154,13 @@ class PipelineModel(LaidOut):
         settle(self.parameters)
         if self._sum is not None:
             self._sum.run()
-        if self.parts[0].is_tied and self._has_first != self._has_last:
+        if self._stage_parts[0].is_tied and self._has_first != self._has_last:
             self._sum_tied()
 
     @torch.no_grad()
     def _sum_tied(self) -> None:
         """Add up the gradients of the embedding that the first and the last rank have of the same weight."""
-        ends = [part for part in self.parts if part.is_first or part.is_last]
+        ends = [part for part in self._stage_parts if part.is_first or part.is_last]
         body: Any = ends[0].model
         weight: torch.Tensor = body.embed_tokens.weight
         if weight.grad is None:

@@ -7,7 +7,7 @@ Every parameter becomes a DTensor, those that are not cut too, so that optimizer
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -44,7 +44,7 @@ class Copied(ParallelStyle):
             del mesh
             return output.to_local() if isinstance(output, DTensor) else output
 
-        return distribute_module(module, device_mesh, None, enter, leave)
+        return distribute_module(module, device_mesh, None, cast("Any", enter), leave)
 
 
 def cut_matrices(part: DecoderLM, mesh: DeviceMesh, *, sequence: bool) -> None:

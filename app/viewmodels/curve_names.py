@@ -49,7 +49,12 @@ def is_telemetry_key(key: str) -> bool:
 
 def is_spread(keys: Iterable[str]) -> bool:
     """Tell whether some of the curves are of a node or a further rank."""
-    return any(split_node(key)[0] or _OF_RANK.search(key) for key in keys)
+    return any(split_node(key)[0] or is_of_rank(key) for key in keys)
+
+
+def is_of_rank(key: str) -> bool:
+    """Tell whether a metric is of a further rank, or of a worker on another node."""
+    return _OF_RANK.search(key) is not None
 
 
 def chart_name(key: str) -> str:

@@ -5,12 +5,14 @@ Reads names that the training engine writes (``core.train.engine``); of a run wi
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from app.viewmodels.wording import number_text
+from app.viewmodels.curve_names import is_of_rank, metric_unit
+from app.viewmodels.wording import number_text, size_text
 from core.contracts.events import Cell
 from core.contracts.runs import CheckpointRecord, RunDetail, TableRecord
 
@@ -41,6 +43,20 @@ def time_split(final: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
         return ()
     rest = final.get(_STEP, 0.0) - sum(seconds for _, seconds in found)
     return (*found, ("Other", rest)) if rest > 0 else tuple(found)
+
+
+def headline_values(final: Mapping[str, float]) -> dict[str, float]:
+    """Return what stands for a run as a whole: not the values of single ranks, nor the parts of a step's time."""
+    apart = {key for key, _ in _PARTS}
+    return {key: value for key, value in final.items() if key not in apart and not is_of_rank(key)}
+
+
+def value_text_of(key: str, value: float) -> str:
+    """Return a metric's value in words, with the unit that its name ends in."""
+    unit = metric_unit(key)
+    if unit == "B" and math.isfinite(value):
+        return size_text(value)
+    return f"{number_text(value)} {unit}".strip()
 
 
 def is_text_table(table: TableRecord) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QWidget
+from PySide6.QtWidgets import QScrollArea, QWidget
 
 from app.__main__ import Window
 from app.controllers.routes import HOSTS, RUN, TRAIN, Route
@@ -143,10 +143,61 @@ def _spread_run(window: Window) -> RunDetailPage:
     return page
 
 
+def _training(tab: str) -> Build:
+    def build(window: Window) -> QWidget:
+        found = window.services.workspace.runs(RunQuery(text="small llama", limit=1)).rows[0]
+        window.services.router.go(Route(page=RUN, run_id=found.run_id))
+        page = window.shell.stack.page(RUN)
+        assert isinstance(page, RunDetailPage)
+        while page.controller.run_id != found.run_id or page._stack.currentIndex() == 0:
+            QTest.qWait(50)
+        page.tabs.setCurrentWidget(getattr(page, tab))
+        return window.shell
+
+    return build
+
+
+def _settings(values: dict[str, FormValue], *, layout: str = "") -> Build:
+    """Stage the settings of a language model; with ``layout`` the layout's group, filled in by that button."""
+
+    def build(window: Window) -> QWidget:
+        window.services.router.go(Route(page=TRAIN, kind="train.language", values=values))
+        page = window.shell.stack.page(TRAIN)
+        assert isinstance(page, TrainPage)
+        while page.wizard.state is None or page.wizard.step is not Step.SETTINGS:
+            QTest.qWait(50)
+        page.wizard._advanced.setChecked(bool(layout))
+        form = page.wizard._forms["train.language"]
+        if layout and form.layout_panel is not None:
+            form.focus_field("parallel.processes")
+            form.layout_panel._buttons[layout].click()
+            QTest.qWait(1500)
+            form.ensureWidgetVisible(form.layout_panel, 0, 40)
+        return window.shell
+
+    return build
+
+
 def _run_tab(tab: str) -> Build:
     def build(window: Window) -> QWidget:
         page = _spread_run(window)
         page.tabs.setCurrentWidget(getattr(page, tab))
+        return window.shell
+
+    return build
+
+
+def _sweep(text: str, ranges: dict[int, tuple[float, float]]) -> Build:
+    def build(window: Window) -> QWidget:
+        found = window.services.workspace.runs(RunQuery(text=text, limit=1)).rows[0]
+        window.services.router.go(Route(page=RUN, run_id=found.run_id))
+        page = window.shell.stack.page(RUN)
+        assert isinstance(page, RunDetailPage)
+        while page.controller.run_id != found.run_id or page.sweep.model.rowCount() == 0:
+            QTest.qWait(50)
+        for axis, span in ranges.items():
+            page.sweep.plot.set_brush(axis, span)
+            page.sweep.findChild(QScrollArea).ensureWidgetVisible(page.sweep.table)
         return window.shell
 
     return build
@@ -172,12 +223,21 @@ def stages(state: str) -> Iterator[tuple[str, Build]]:
     yield "run_nodes", _run_tab("board_of_nodes")
     yield "run_nodes_curves", _run_tab("board")
     yield "run_nodes_log", _run_tab("log")
+    yield "run_sweep", _sweep("sweep of widths", {})
+    for tab in ("overview", "board", "stability", "profile", "artifacts"):
+        yield f"training_{tab}", _training(tab)
     if state == "full":
+        many: dict[str, FormValue] = {"parallel.processes": 4096, "parallel.tensor": 8, "parallel.pipeline": 4}
+        yield "wizard_layout", _settings(many, layout="zero3")
         yield "wizard_hosts", _where({"launch.hosts": [f"lab-{n}" for n in range(16)]})
     if state == "normal":
+        yield "run_sweep_first", _sweep("sweep just begun", {})
+        yield "run_sweep_ranges", _sweep("sweep of widths", {0: (0.4, 0.8), 2: (0.1, 0.6)})
         yield "host_new_check", _host_tab("lab-1", "check")
         yield "host_installing", _installing
         yield "run_retry", _retry
+        yield "wizard_settings", _settings({})
+        yield "wizard_layout", _settings({}, layout="3d")
         yield "wizard_local", _where({})
         yield "wizard_hosts", _where({"launch.hosts": ["lab-0", "lab-3"]})
         yield "wizard_slurm", _where({"launch.slurm.cluster": "lab-2"})

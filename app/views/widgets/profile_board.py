@@ -12,6 +12,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
+    QHeaderView,
     QLabel,
     QLineEdit,
     QProgressBar,
@@ -45,7 +46,6 @@ from core.contracts.runs import RunSummary
 from core.contracts.states import RunState
 
 _STEPS = 3
-_NAME_WIDTH = 420
 _TABLE_HEIGHT = 420
 _MAX_PHASES = 8
 
@@ -202,8 +202,9 @@ class ProfileBoard(QWidget):
         card.body.addWidget(self.search)
         self._model = RecordTableModel(OPERATOR_COLUMNS, self)
         self.table = RecordTable(self._model, "profile_operators", "Operators by time")
-        self.table.horizontalHeader().setStretchLastSection(False)
-        self.table.setColumnWidth(0, _NAME_WIDTH)
+        header = self.table.horizontalHeader()
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         for column in range(1, len(OPERATOR_COLUMNS)):
             self.table.setColumnWidth(column, 130)
         self.table.setFixedHeight(_TABLE_HEIGHT)

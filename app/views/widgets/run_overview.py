@@ -7,8 +7,8 @@ from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QPushBut
 
 from app.viewmodels.profile_table import fine_span_text
 from app.viewmodels.stability_events import event_text
-from app.viewmodels.training_facts import is_text_table, text_samples, time_split
-from app.viewmodels.wording import moment_text, number_text
+from app.viewmodels.training_facts import headline_values, is_text_table, text_samples, time_split, value_text_of
+from app.viewmodels.wording import moment_text
 from app.views.icons import icon, icon_pixmap
 from app.views.theme import SPACE, set_kind, set_role
 from app.views.widgets.card import Card
@@ -82,7 +82,7 @@ class RunOverview(QScrollArea):
         """Show the latest values in place."""
         for key, label in self._values.items():
             if key in summary.final:
-                label.setText(number_text(summary.final[key]))
+                label.setText(value_text_of(key, summary.final[key]))
         self._show_step_time(summary)
 
     def _step_time_card(self) -> Card:
@@ -114,10 +114,11 @@ class RunOverview(QScrollArea):
         grid = QGridLayout()
         grid.setHorizontalSpacing(SPACE.l)
         grid.setVerticalSpacing(SPACE.m)
-        for n, (key, value) in enumerate(list(summary.final.items())[:_MAX_METRICS]):
+        values = headline_values(summary.final)
+        for n, (key, value) in enumerate(list(values.items())[:_MAX_METRICS]):
             cell = QVBoxLayout()
             cell.setSpacing(0)
-            shown = QLabel(number_text(value))
+            shown = QLabel(value_text_of(key, value))
             shown.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             set_kind(shown, "value")
             self._values[key] = shown
@@ -127,8 +128,8 @@ class RunOverview(QScrollArea):
         for column in range(_METRIC_COLUMNS):
             grid.setColumnStretch(column, 1)
         card.body.addLayout(grid)
-        if len(summary.final) > _MAX_METRICS:
-            more = QLabel(f"and {len(summary.final) - _MAX_METRICS} more under Curves")
+        if len(values) > _MAX_METRICS:
+            more = QLabel(f"and {len(values) - _MAX_METRICS} more under Curves")
             set_kind(more, "caption")
             card.body.addWidget(more)
         return card

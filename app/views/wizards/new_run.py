@@ -205,8 +205,8 @@ class NewRunWizard(QWidget):
             form.set_advanced(advanced=self._advanced.isChecked())
             self._forms[kind] = form
             if form.layout_panel is not None:
-                for changed in (form.state.value_changed, form.state.loaded):
-                    changed.connect(self._preview_later.start)
+                form.state.value_changed.connect(self._on_filled_in)
+                form.state.loaded.connect(self._on_filled_in)
             self._settings.addWidget(form)
         self._settings.setCurrentWidget(self._forms[kind])
         self._choose_step.mark(kind)
@@ -252,6 +252,9 @@ class NewRunWizard(QWidget):
         self._show_launch()
         self._review_step.show_waiting(state.info)
         self._controller.review(state.info.kind, state.values())
+
+    def _on_filled_in(self, *_: object) -> None:
+        self._preview_later.start()
 
     def _ask_preview(self) -> None:
         """Let the layout's own check and the memory estimate follow what is being filled in."""

@@ -33,6 +33,8 @@ from tests.helpers import fleet_scenes
 from tests.helpers.builders import build_history, build_run, series
 from tests.helpers.spread_runs import build_spread_run
 from tests.helpers.staged_shots import stages
+from tests.helpers.sweep_runs import build_sweep_run, sweep_report
+from tests.helpers.training_runs import build_training_run
 
 SIZE = (1360, 860)
 STATES = ("empty", "normal", "full")
@@ -72,7 +74,20 @@ def fill(home: Path, state: str) -> None:
     build_run(
         home, name="tiny language model, longer", created=now - 60, number=9, state=RunState.RUNNING, steps=900, seed=8
     )
+    few = {"events": 24, "operators": 60, "ranks": 4, "texts": 5}
+    many = {"events": 5000, "operators": 2000, "ranks": 16, "texts": 60, "steps": 20_000}
+    build_training_run(home, created=now - 6000, number=60, **(many if state == "full" else few))
+    trials = 500 if state == "full" else 24
+    build_sweep_run(
+        home,
+        sweep_report(trials, running=2),
+        name="sweep of widths",
+        created=now - 9000,
+        number=50,
+        state=RunState.RUNNING,
+    )
     if state == "normal":
+        build_sweep_run(home, sweep_report(1), name="sweep just begun", created=now - 9100, number=51)
         build_spread_run(home, created=now - 5000, number=40, state=RunState.FAILED, silent=(1,), steps=200)
     if state == "full":
         build_spread_run(home, created=now - 100, number=40, name="digits on 16 hosts", nodes=16, ranks=8, steps=200)

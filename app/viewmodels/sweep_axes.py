@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.viewmodels.wording import number_text
 from core.contracts.sweeps import ParameterValue, SweepParameter, SweepReport
 
 Floats = NDArray[np.float64]
@@ -52,8 +51,8 @@ class SweepAxis:
         if math.isnan(self.low):
             return min(self.ticks, key=lambda tick: abs(tick[0] - position))[1]
         if self.log:
-            return number_text(10 ** (math.log10(self.low) + position * (math.log10(self.high) - math.log10(self.low))))
-        return number_text(self.low + position * (self.high - self.low))
+            return plain_text(10 ** (math.log10(self.low) + position * (math.log10(self.high) - math.log10(self.low))))
+        return plain_text(self.low + position * (self.high - self.low))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,13 +98,18 @@ def _ranks(values: Floats) -> Floats:
     )
 
 
+def plain_text(value: float) -> str:
+    """Return a number with four significant digits and no idle zeros: as it would be written in a spec."""
+    return f"{value:.4g}"
+
+
 def choice_text(value: ParameterValue | None) -> str:
     """Return a value of a parameter in words."""
     if value is None:
         return "—"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return value if isinstance(value, str) else number_text(value)
+    return value if isinstance(value, str) else plain_text(value)
 
 
 def _parameter_axis(parameter: SweepParameter, values: Sequence[ParameterValue | None]) -> SweepAxis:
@@ -144,10 +148,10 @@ def _number_axis(title: str, path: str, values: Floats, low: float, high: float,
         bottom, top = math.log10(low), math.log10(high)
         with np.errstate(invalid="ignore", divide="ignore"):
             positions = (np.log10(values) - bottom) / (top - bottom)
-        ticks = tuple(((math.log10(t) - bottom) / (top - bottom), number_text(t)) for t in _log_ticks(low, high))
+        ticks = tuple(((math.log10(t) - bottom) / (top - bottom), plain_text(t)) for t in _log_ticks(low, high))
     else:
         positions = (values - low) / (high - low)
-        ticks = tuple(((t - low) / (high - low), number_text(t)) for t in _ticks(low, high))
+        ticks = tuple(((t - low) / (high - low), plain_text(t)) for t in _ticks(low, high))
     return SweepAxis(title, path, np.clip(positions, 0.0, 1.0), ticks, low, high, log)
 
 

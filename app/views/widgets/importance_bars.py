@@ -65,7 +65,7 @@ class ImportanceBars(QWidget):
             painter.drawText(QRectF(0, top, name_width, _ROW), Qt.AlignmentFlag.AlignLeft | middle, shown)
             bar_top = top + (_ROW - _BAR) / 2
             painter.setPen(Qt.PenStyle.NoPen)
-            painter.setBrush(QColor(tokens.sunken))
+            painter.setBrush(QColor(tokens.pressed))
             painter.drawRoundedRect(QRectF(name_width + SPACE.s, bar_top, room, _BAR), _BAR / 2, _BAR / 2)
             painter.setBrush(QColor(tokens.accent))
             length = max(room * share, _BAR if share > 0 else 0)

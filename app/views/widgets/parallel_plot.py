@@ -27,11 +27,10 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from app.viewmodels.sweep_axes import Floats, SweepAxis, SweepPicture
-from app.viewmodels.wording import number_text
 from app.views.theme import SPACE, theme, theme_host
 from app.views.widgets.plot_tooltip import PlotTooltip, TooltipRow
 
-_HEIGHT = 340
+_HEIGHT = 310
 _TOP, _BOTTOM, _SIDE = 40, 24, 64
 _GRIP = 14.0
 _REACH = 9.0
@@ -39,6 +38,7 @@ _CLICK = 4.0
 _NARROW = 0.1
 _TICK_APART = 15.0
 _HALO = 5
+_MANY = 80
 
 Brushes = dict[int, tuple[float, float]]
 
@@ -58,6 +58,12 @@ def scale_colour(goodness: float) -> QColor:
     place = min(max(goodness, 0.0), 1.0) * (len(steps) - 1)
     lower = min(int(place), len(steps) - 2)
     return _mixed(steps[lower], steps[lower + 1], place - lower)
+
+
+def _pen(goodness: float, *, is_thin: bool) -> QPen:
+    if math.isnan(goodness):
+        return QPen(QColor(theme().text_faint), 1.0, Qt.PenStyle.DotLine)
+    return QPen(scale_colour(goodness), 0.0 if is_thin else 1.0 + 0.8 * goodness)
 
 
 class ParallelPlot(QWidget):
@@ -110,6 +116,11 @@ class ParallelPlot(QWidget):
         self._tooltip.hide()
         self._redraw()
         self._tell()
+
+    @property
+    def marked(self) -> int | None:
+        """Number of the trial that is chosen."""
+        return None if self._marked is None else self._picture.numbers[self._marked]
 
     def choose(self, number: int | None) -> None:
         """Mark a trial, as chosen elsewhere."""
@@ -243,16 +254,14 @@ class ParallelPlot(QWidget):
         kept = self._picture.kept(self._brushes)
         # Those left out first, then from the worst to the best, so that the good ones lie on top.
         order = np.lexsort((np.nan_to_num(goodness, nan=-1.0), kept))
+        count = int(kept.sum())
+        # Many lines are drawn thin and let those below shine through; thin ones are also several times as fast.
+        opacity = min(max(6.0 / math.sqrt(max(count, 1)), 0.3), 0.9)
         for row in order.tolist():
-            painter.setOpacity(0.9 if kept[row] else 0.12)
-            self._paint_line(painter, heights[row], self._pen(float(goodness[row])))
+            painter.setOpacity(opacity if kept[row] else 0.08)
+            self._paint_line(painter, heights[row], _pen(float(goodness[row]), is_thin=count > _MANY or not kept[row]))
         painter.end()
         return pixmap
-
-    def _pen(self, goodness: float) -> QPen:
-        if math.isnan(goodness):
-            return QPen(QColor(theme().text_faint), 1.0, Qt.PenStyle.DotLine)
-        return QPen(scale_colour(goodness), 1.0 + 0.8 * goodness)
 
     def _paint_line(self, painter: QPainter, heights: Floats, pen: QPen) -> None:
         painter.setPen(pen)
@@ -274,18 +283,14 @@ class ParallelPlot(QWidget):
             painter.drawRect(box)
         metrics = QFontMetrics(self.font())
         painter.setPen(QColor(tokens.text if not axis.path or is_active else tokens.text_muted))
-        width = self._pitch() - SPACE.s
+        width = min(self._pitch() - SPACE.s, 2 * x, 2 * (self.width() - x))
         title = metrics.elidedText(axis.title, Qt.TextElideMode.ElideRight, int(width))
-        painter.drawText(self._centred(x, 4, width), Qt.AlignmentFlag.AlignCenter, title)
+        painter.drawText(QRectF(x - width / 2, 4, width, 22), Qt.AlignmentFlag.AlignCenter, title)
         self._paint_ticks(painter, number, axis)
 
     def _pitch(self) -> float:
         count = len(self._picture.axes)
         return 2.0 * _SIDE if count < 2 else min(self._area().width() / (count - 1), 2.0 * _SIDE + 80)
-
-    def _centred(self, x: float, top: float, width: float) -> QRectF:
-        left = min(max(x - width / 2, 0.0), self.width() - width)
-        return QRectF(left, top, width, 22)
 
     def _paint_ticks(self, painter: QPainter, number: int, axis: SweepAxis) -> None:
         """Write the values beside an axis, each on a patch of the background so that lines do not cross them out."""
@@ -373,7 +378,7 @@ class ParallelPlot(QWidget):
             for axis in self._picture.axes
             if math.isfinite(axis.positions[row])
         ]
-        self._tooltip.show_at(at.toPoint(), f"Trial {number_text(self._picture.numbers[row])}", rows, 0, "")
+        self._tooltip.show_at(at.toPoint(), f"Trial {self._picture.numbers[row]}", rows, 0, "")
 
     def _mark(self, row: int) -> None:
         self._marked = row

@@ -23,6 +23,7 @@ from core.contracts.runs import MarkerRecord, RunDetail, RunSummary
 
 _MAX_METRICS = 60
 _MAX_EVENTS = 12
+_MAX_RELATED = 24
 _METRIC_COLUMNS = 4
 _EVENT_ICONS = {"checkpoint": "checkpoint", "restart": "resume", "stability": "warning"}
 
@@ -152,13 +153,17 @@ class RunOverview(QScrollArea):
         layout.addWidget(label, 0, Qt.AlignmentFlag.AlignVCenter)
         holder = QWidget()
         flow = FlowLayout(holder, spacing=SPACE.xs)
-        for run_id in run_ids:
+        for run_id in run_ids[:_MAX_RELATED]:
             button = QPushButton(run_id)
             button.setIcon(icon("lineage"))
             button.setObjectName(f"related_{run_id}")
             set_role(button, "ghost")
             button.clicked.connect(lambda _=False, run_id=run_id: self.run_wanted.emit(run_id))
             flow.addWidget(button)
+        if len(run_ids) > _MAX_RELATED:
+            more = QLabel(f"and {len(run_ids) - _MAX_RELATED} more")
+            set_kind(more, "caption")
+            flow.addWidget(more)
         layout.addWidget(holder, 1)
         return row
 

@@ -41,6 +41,7 @@ from core.contracts.sweeps import SweepReport, SweepTrial
 _ROW = 32
 _SHOWN_ROWS = 12
 _MAX_COLUMN = 260
+_MIN_COLUMN = 56
 _GOALS = {"minimize": "smallest", "maximize": "largest"}
 _SAMPLERS = {"tpe": "TPE", "random": "random values", "grid": "every combination"}
 _PRUNERS = {"none": "", "asha": "ASHA", "median": "median rule"}
@@ -121,8 +122,6 @@ class SweepBoard(QWidget):
         card.body.addWidget(self._metric)
         card.body.addLayout(self._values)
         card.body.addStretch(1)
-        row = QHBoxLayout()
-        row.setSpacing(SPACE.s)
         self._buttons: list[QPushButton] = []
         for name, text, picture, signal in (
             ("sweep_best_open", "Open run", "open", self.run_wanted),
@@ -133,9 +132,7 @@ class SweepBoard(QWidget):
             button.setIcon(icon(picture))
             button.clicked.connect(lambda _=False, signal=signal: self._emit_best(signal))
             self._buttons.append(button)
-            row.addWidget(button)
-        row.addStretch(1)
-        card.body.addLayout(row)
+            card.title_row.addWidget(button)
         return card
 
     def _build_importance(self) -> Card:
@@ -193,6 +190,7 @@ class SweepBoard(QWidget):
         self.table.verticalHeader().hide()
         self.table.verticalHeader().setDefaultSectionSize(_ROW)
         self.table.horizontalHeader().setStretchLastSection(True)
+        self.table.horizontalHeader().setMinimumSectionSize(_MIN_COLUMN)
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         self.table.setToolTip("Enter or double click: the trial's own run")
         self.table.doubleClicked.connect(self._on_activated)
@@ -220,7 +218,9 @@ class SweepBoard(QWidget):
         )
         if best is None or best.value is None:
             self._value.setText("—")
-            self._metric.set_whole(f"{_GOALS[report.goal]} {report.metric} is sought ({how}); no trial has finished yet")
+            self._metric.set_whole(
+                f"{_GOALS[report.goal]} {report.metric} is sought ({how}); no trial has finished yet"
+            )
             return
         self._value.setText(number_text(best.value))
         self._metric.set_whole(f"{_GOALS[report.goal]} {report.metric} so far ({how}), trial {best.number}")
@@ -253,7 +253,7 @@ class SweepBoard(QWidget):
     def _fit_columns(self) -> None:
         self.table.resizeColumnsToContents()
         for column in range(self.model.columnCount()):
-            self.table.setColumnWidth(column, min(self.table.columnWidth(column) + 20, _MAX_COLUMN))
+            self.table.setColumnWidth(column, min(self.table.columnWidth(column) + SPACE.xs, _MAX_COLUMN))
         report = self._report
         if report is not None:
             descending = report.goal == "maximize"
@@ -280,7 +280,11 @@ class SweepBoard(QWidget):
             signal.emit(RunId(best.run_id))  # pyright: ignore[reportAttributeAccessIssue]
 
     def _on_kept(self, kept: AbstractSet[int] | None) -> None:
+        chosen = self.plot.marked
         self.order.keep(kept)
+        # Where the chosen trial is left out, the table would choose another by itself.
+        row = None if chosen is None else self.order.row_of(chosen)
+        self.table.setCurrentIndex(QModelIndex() if row is None else self.order.index(row, 0))
         self._show_counts(kept)
 
     def _on_chosen_in_plot(self, number: int) -> None:

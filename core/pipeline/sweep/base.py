@@ -186,19 +186,18 @@ def kept_base(spec: SweepSpec, home: Home, kept: Path) -> Base:
         InvalidSpec: It cannot be varied as asked.
         OSError: The file cannot be read or written.
     """
-    if kept.exists():
-        mapping = parse_toml(kept.read_text(encoding="utf-8"), "The kept spec of the sweep")
-        domains, problems = _domains(spec, str(mapping["kind"]))
-        if problems:
-            raise InvalidSpec(tuple(problems), "The sweep")
-        return Base(mapping, tuple(domains))
-    base, found = prepare(spec, home)
-    if base is None or found:
-        raise InvalidSpec(found, "The sweep")
-    partial = kept.with_name(f".{kept.name}.partial")
-    partial.write_text(tomli_w.dumps(base.mapping), encoding="utf-8")
-    partial.rename(kept)
-    return base
+    if not kept.exists():
+        base, found = prepare(spec, home)
+        if base is None or found:
+            raise InvalidSpec(found, "The sweep")
+        partial = kept.with_name(f".{kept.name}.partial")
+        partial.write_text(tomli_w.dumps(base.mapping), encoding="utf-8")
+        partial.rename(kept)
+    mapping = parse_toml(kept.read_text(encoding="utf-8"), "The kept spec of the sweep")
+    domains, problems = _domains(spec, str(mapping["kind"]))
+    if problems:
+        raise InvalidSpec(tuple(problems), "The sweep")
+    return Base(mapping, tuple(domains))
 
 
 def check(spec: SweepSpec) -> tuple[FieldProblem, ...]:

@@ -19,7 +19,7 @@ _DEGREES = ("tensor", "pipeline", "context", "replicas")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankPlace:
-    """What a rank works on: its data part, pipeline stage, part of each sequence, part of each matrix, all from 0."""
+    """What a rank works on: its data part, place in the pipeline, part of each sequence, part of each matrix, all from 0."""
 
     rank: int
     host: int
@@ -113,7 +113,7 @@ class RankLayout:
         if self.data > 1:
             lines.append(f"samples: part {place.data + 1} of {self.data}")
         if self.pipeline > 1:
-            lines.append(f"layers: stage {place.stage + 1} of {self.pipeline}")
+            lines.append(f"layers: part {place.stage + 1} of {self.pipeline}")
         if self.tensor > 1:
             lines.append(f"matrices: part {place.tensor + 1} of {self.tensor}")
         if self.context > 1:

@@ -20,6 +20,8 @@ from core.contracts.estimates import MemoryEstimate, MemoryPart
 from core.train.models.shape import ModelShape
 from core.train.specs.training import TrainingSpec
 
+NF4_WIDTH = 0.52
+"""Bytes of a weight in NF4 with double quantization: 4.127 bits (Dettmers et al., "QLoRA", 2023, section 3)."""
 _FLOAT = 4
 _LIBRARIES_BYTES = 450 << 20
 """What torch and its kernels take before the first weight: about 0.4 GiB on a CPU, 0.5 GiB for a CUDA context."""
@@ -46,7 +48,7 @@ class _Share:
 
 
 def estimate_memory(
-    spec: TrainingSpec, shape: ModelShape, *, sequence_length: int = 0, nodes: int = 1
+    spec: TrainingSpec, shape: ModelShape, *, sequence_length: int = 0, nodes: int = 1, frozen_width: float = _FLOAT
 ) -> MemoryEstimate | None:
     """Return the memory of the fullest rank by component; None when the number of weights is not known.
 
@@ -55,11 +57,12 @@ def estimate_memory(
         shape: Measures of the model.
         sequence_length: Tokens of a sample; 0 where samples are no sequences, which leaves activations out.
         nodes: Hosts.
+        frozen_width: Bytes of a weight that is not trained; ``NF4_WIDTH`` where those are quantized to four bits.
     """
     if shape.parameters <= 0:
         return None
     share = _share_of(spec, shape, nodes)
-    parts = [*_state_parts(spec, shape, share)]
+    parts = _state_parts(spec, shape, share, frozen_width)
     has_layers = shape.layers > 0 and shape.hidden > 0 and sequence_length > 0
     if has_layers:
         tokens = spec.micro_batch * math.ceil(sequence_length / spec.parallel.context)
@@ -97,12 +100,12 @@ def _share_of(spec: TrainingSpec, shape: ModelShape, nodes: int) -> _Share:
     )
 
 
-def _state_parts(spec: TrainingSpec, shape: ModelShape, share: _Share) -> list[tuple[str, float]]:
+def _state_parts(spec: TrainingSpec, shape: ModelShape, share: _Share, frozen_width: float) -> list[tuple[str, float]]:
     """Return weights, gradients, optimizer state and averages: section 3 of the ZeRO paper."""
     stage = _ZERO_STAGES[spec.parallel.sharding]
     split = {part: share.shards if stage >= part else 1 for part in (1, 2, 3)}
     parts = [
-        ("Weights", _FLOAT * share.weights / split[3]),
+        ("Weights", (_FLOAT * share.trained + frozen_width * (share.weights - share.trained)) / split[3]),
         ("Gradients", _FLOAT * share.trained / split[2]),
         ("Optimizer state", _optimizer_bytes(spec, shape, share.trained) / split[1]),
     ]

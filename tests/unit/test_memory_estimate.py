@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from core.contracts.estimates import MemoryEstimate, MemoryFit, MemoryPart
-from core.train.memory import estimate_memory
+from core.train.memory import NF4_WIDTH, estimate_memory
 from core.train.models.shape import ModelShape
 from core.train.specs.training import TrainingSpec
 
@@ -153,6 +153,9 @@ def test_adapters_have_small_gradients_and_state() -> None:
     found = parts(training(), replace(SHAPE, trained_parameters=7_000_000))
     assert found["Weights"] == 4 * SHAPE.parameters
     assert found["Gradients"] == 4 * 7_000_000
+    quantized = estimate_memory(training(), replace(SHAPE, trained_parameters=7_000_000), frozen_width=NF4_WIDTH)
+    assert quantized is not None
+    assert quantized.parts[0].size_bytes == pytest.approx(0.53 * SHAPE.parameters, rel=0.02)
 
 
 def test_what_is_not_known_is_not_made_up() -> None:

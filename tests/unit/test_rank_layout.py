@@ -40,7 +40,7 @@ def test_ranks_are_numbered_as_the_mesh_does() -> None:
     assert layout.place(1, 0, 0, 0).rank == 2
     assert layout.place(0, 1, 0, 0).rank == 4
     assert layout.place(1, 1, 0, 1).host == 1
-    assert "layers: stage 2 of 2" in layout.tooltip(layout.place(0, 1, 0, 0))
+    assert "layers: part 2 of 2" in layout.tooltip(layout.place(0, 1, 0, 0))
 
 
 def test_a_layout_in_words() -> None:

@@ -1,6 +1,6 @@
-"""A picture of a parallel layout: a row for each data rank, a column for each pipeline stage, in it the ranks that share it.
+"""A picture of a parallel layout: a row for each data rank, a column for each pipeline rank, in it the ranks that share it.
 
-Colour tells the stage, its shade the part of the matrices. What does not fit is left out and counted in words: a
+Colour tells the part of the layers, its shade the part of the matrices. What does not fit is left out and counted in words: a
 layout of 4096 ranks draws no more than one of a hundred.
 """
 
@@ -67,8 +67,8 @@ class LayoutPicture(QWidget):
         layout, shown = self.layout_shown, self._shown()
         named = (
             (layout.data - shown.rows, "data rank"),
-            (layout.pipeline - shown.stages, "stage"),
-            (layout.context * layout.tensor - shown.in_stage, "rank of each stage"),
+            (layout.pipeline - shown.stages, "pipeline rank"),
+            (layout.context * layout.tensor - shown.in_stage, "rank of each of these"),
         )
         words = [f"{count} more {_plural(name, count)}" for count, name in named if count > 0]
         return f"and {', '.join(words)}" if words else ""
@@ -113,7 +113,9 @@ class LayoutPicture(QWidget):
             for stage in range(shown.stages):
                 box = self._box(shown, 0, stage, 0)
                 width = shown.in_stage * (shown.cell + _GAP) + _GROUP_GAP
-                text = painter.fontMetrics().elidedText(f"stage {stage + 1}", Qt.TextElideMode.ElideNone, round(width))
+                text = painter.fontMetrics().elidedText(
+                    f"pipeline {stage + 1}", Qt.TextElideMode.ElideNone, round(width)
+                )
                 wide = painter.fontMetrics().horizontalAdvance(text) <= width
                 painter.drawText(QRectF(box.left(), 0, width, _TOP - 4), left, text if wide else str(stage + 1))
         if layout.data > 1:

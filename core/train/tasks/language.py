@@ -26,7 +26,7 @@ from core.train.checking import (
 )
 from core.train.fields import extra
 from core.train.language_checks import check_adapters, check_model, describe_model, row_length
-from core.train.memory import estimate_memory
+from core.train.memory import NF4_WIDTH, estimate_memory
 from core.train.specs.adapter import AdapterSpec
 from core.train.specs.generation import GenerationSpec
 from core.train.specs.model import ModelSpec
@@ -90,7 +90,8 @@ def estimate(spec: LanguageTrainingSpec) -> MemoryEstimate | None:
     if shape is None:
         return None
     nodes = max(1, len(spec.launch.hosts))
-    return estimate_memory(spec, shape, sequence_length=row_length(spec, shape), nodes=nodes)
+    length, frozen = row_length(spec, shape), NF4_WIDTH if spec.adapter.mode == "qlora" else 4.0
+    return estimate_memory(spec, shape, sequence_length=length, nodes=nodes, frozen_width=frozen)
 
 
 def _rank_run(spec: LanguageTrainingSpec, context: RunContext) -> None:

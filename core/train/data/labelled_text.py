@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ import torch
 from core.contracts.errors import Cancelled, UserError
 from core.contracts.worker import RunContext
 from core.train.data.documents import Document
+from core.train.data.labels import numbered, read_label, sorted_classes
 from core.train.data.rows import TABLE_SUFFIXES, read_rows
 from core.train.data.sources import Source, list_sources
 from core.train.data.tokens import (
@@ -117,7 +118,7 @@ def labelled_text_parts(  # noqa: PLR0913 - as language_parts
     """
     reader = _TableReader(data, tokenizer, length, vocabulary)
     table = reader.table("", cache, context)
-    classes = data.classes or _sorted_classes(table.names)
+    classes = data.classes or sorted_classes(table.names)
     if len(classes) < _FEWEST_CLASSES:
         raise UserError(f"{data.data} has rows of {len(classes)} class only.", "A classifier needs at least two.")
     labels = table.labels(classes)
@@ -153,13 +154,6 @@ def _held_out(labels: NDArray[np.int64], hashes: NDArray[np.uint64], fraction: f
     return chosen
 
 
-def _sorted_classes(names: Sequence[str]) -> tuple[str, ...]:
-    found = set(names)
-    if all(name.isdecimal() for name in found):
-        return tuple(sorted(found, key=int))
-    return tuple(sorted(found))
-
-
 def _tell(
     context: RunContext, training: LabelledTexts, validation: LabelledTexts | None, classes: Sequence[str], length: int
 ) -> None:
@@ -183,17 +177,8 @@ class _Table:
     hashes: NDArray[np.uint64]
 
     def labels(self, classes: Sequence[str]) -> NDArray[np.int64]:
-        """Return the label of each row; a name that is no class, but a number below their count, is that number."""
-        numbers = {name: number for number, name in enumerate(classes)}
-        numbers.update({str(number): number for number in range(len(classes)) if str(number) not in numbers})
-        for name, place in zip(self.names, self.places, strict=True):
-            if name not in numbers:
-                known = ", ".join(classes[:10])
-                raise UserError(
-                    f"{place}: the label {name!r} is none of the {len(classes)} classes ({known}).",
-                    "Correct the label, or add it to the classes.",
-                )
-        return np.array([numbers[name] for name in self.names], dtype=np.int64)
+        """Return the label of each row; see ``numbered``."""
+        return numbered(self.names, self.places, classes)
 
 
 class _TableReader:
@@ -265,17 +250,7 @@ class _TableReader:
                 raise UserError(
                     f"{place}: {self._data.text_field!r} is no text.", "Name a column of texts in text_field."
                 )
-            yield place, text, self._label(place, row[self._data.label_field])
-
-    def _label(self, place: str, value: Any) -> str:
-        if isinstance(value, str) and value.strip():
-            return value.strip()
-        if isinstance(value, bool):
-            return str(value).lower()
-        if isinstance(value, (int, float)) and float(value).is_integer() and value >= 0:
-            return str(int(value))
-        told = "is missing" if value is None or value == "" else f"is {value!r}, which is no class"
-        raise UserError(f"{place}: its label {told}.", "Labels are names, or whole numbers from 0 on.")
+            yield place, text, read_label(place, row[self._data.label_field])
 
     def _ids(self, texts: list[str], batch: list[tuple[str, str, str]]) -> list[list[int]]:
         found = self._tokenizer(

@@ -184,6 +184,15 @@ def test_a_rank_that_becomes_slow_is_named_after_some_steps_and_one_slow_step_is
     assert "the slowest rank is 1" in named[0].reason
 
 
+def test_no_rank_is_blamed_when_all_become_slow_alike() -> None:
+    guard = make_guard(SPEC, ranks=2)
+    for step in range(1, 101):
+        guard.observe(seen(step, step_times_s=(0.1, 0.1)))
+    found = [guard.observe(seen(step, step_times_s=(0.5, 0.49))) for step in range(101, 110)]
+    (reason,) = [decision.reason for decision in found if decision.signal == "slow_step"]
+    assert reason == "Steps take 0.5 s, 5.0 times their median of 0.1 s, on all ranks alike."
+
+
 def test_a_rank_that_was_slow_from_the_start_is_named_too() -> None:
     guard = make_guard(SPEC, ranks=4)
     found = [guard.observe(seen(step, step_times_s=(0.1, 0.1, 0.9, 0.1))) for step in range(1, 60)]

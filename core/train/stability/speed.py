@@ -16,6 +16,10 @@ from core.train.stability.windows import RecentValues
 _RECENT_STEPS = 5
 _LEAST_STEPS = 8
 _STRAGGLER_PERIOD_STEPS = 16
+_STANDS_OUT = 0.8
+"""The second slowest rank takes less than this share of the slowest one's time when that is the cause."""
+_LEAST_WAIT_S = 0.002
+"""In steps of a millisecond or two, waiting is what the loop itself costs."""
 _LEAST_DIFFERENCE_S = 0.005
 """What the scheduler of the operating system alone may cost is not called slow."""
 
@@ -62,8 +66,7 @@ class SpeedWatch:
         now = sorted(max(times) for times in recent)[_RECENT_STEPS // 2]
         if now <= self._slow_factor * usual or now - usual < _LEAST_DIFFERENCE_S:
             return ""
-        rank = Counter(times.index(max(times)) for times in recent if max(times) >= now).most_common(1)[0][0]
-        return f"Steps take {now:.3g} s, {now / usual:.1f} times their median of {usual:.3g} s; the slowest rank is {rank}."
+        return f"Steps take {now:.3g} s, {now / usual:.1f} times their median of {usual:.3g} s{_who(recent, now)}."
 
     def straggler(self) -> str:
         """Return a sentence when one rank takes much longer than the usual one; looked for every 16th step; else ''."""
@@ -82,8 +85,10 @@ class SpeedWatch:
         """Return the share of recent steps' time spent waiting for data when that is too much; else 0."""
         if len(self._waits) < _LEAST_STEPS:
             return 0.0
-        share = sum(self._waits) / max(sum(self._totals), 1e-9)
-        return share if share > self._max_wait_fraction else 0.0
+        waited_s, total_s = sum(self._waits), sum(self._totals)
+        if waited_s < _LEAST_WAIT_S * len(self._waits) or waited_s <= self._max_wait_fraction * total_s:
+            return 0.0
+        return waited_s / total_s
 
     def state_dict(self) -> dict[str, object]:
         """Return the windows as plain values."""
@@ -100,3 +105,14 @@ class SpeedWatch:
         self._since_comparison = 0
         self._waits = deque(waits, maxlen=self._waits.maxlen)
         self._totals = deque(totals, maxlen=self._totals.maxlen)
+
+
+def _who(recent: Sequence[tuple[float, ...]], slow_s: float) -> str:
+    """Say which rank the others wait for; where they wait inside of collectives, all take as long and none is named."""
+    if len(recent[-1]) < 2:
+        return ""
+    slow_steps = [step for step in recent if max(step) >= slow_s]
+    if all(sorted(step)[-2] > _STANDS_OUT * max(step) for step in slow_steps):
+        return ", on all ranks alike"
+    rank = Counter(step.index(max(step)) for step in slow_steps).most_common(1)[0][0]
+    return f"; the slowest rank is {rank}"

@@ -14,6 +14,7 @@ from core.train.parallel.cases import CASES, LayoutCase
 _START_S = 120.0
 _LAYOUT_S = 120.0
 _DEFAULT_PROCESSES = 2
+_PROVE = "core.train.parallel.equality:prove"
 
 
 def check_layouts(options: argparse.Namespace) -> ExitCode:
@@ -70,13 +71,12 @@ def _check_devices(device: str, processes: int) -> None:
 
 def _prove(cases: Sequence[LayoutCase], processes: int, device: str) -> list[dict[str, Any]]:
     """Run the layouts of one number of processes in one group of ranks."""
-    from core.train.parallel.equality import prove
     from core.train.parallel.local_ranks import RanksFailed, call_in_ranks
 
     arguments = {"names": [case.name for case in cases], "device": device}
     started = time.monotonic()
     try:
-        return call_in_ranks(prove, processes, arguments, timeout_s=_START_S + _LAYOUT_S * len(cases))[0]
+        return call_in_ranks(_PROVE, processes, arguments, timeout_s=_START_S + _LAYOUT_S * len(cases))[0]
     except RanksFailed as error:
         if len(cases) > 1:
             # One that fails takes the others of its group with it: each alone tells which.

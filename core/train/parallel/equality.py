@@ -26,6 +26,7 @@ from core.train.parallel.mesh import build_mesh
 from core.train.specs.training import TrainingSpec
 
 STEPS = 20
+_FINER_STEPS = 5
 TOLERANCE = 1e-5
 _NORM_TOLERANCE = 1e-4
 _LENGTH = 16
@@ -39,7 +40,7 @@ class Trace:
     """What a training left behind.
 
     Attributes:
-        losses: Mean loss per label of each step.
+        losses: Mean loss per label of each step, and at the end that of samples without gradients.
         norms: Gradient norm of each step.
         keys: Names in a checkpoint of the weights.
     """
@@ -49,33 +50,39 @@ class Trace:
     keys: set[str]
 
 
-class _SmallSpec(TrainingSpec, frozen=True, kw_only=True, tag="check-layouts"):
+class SmallSpec(TrainingSpec, frozen=True, kw_only=True, tag="check-layouts"):
     """A spec without a model and data of its own."""
 
 
-class _PlainArithmetic:
+class PlainArithmetic:
     """fp32."""
 
     def autocast(self) -> torch.autocast:
+        """Return a context that does nothing."""
         return torch.autocast("cpu", enabled=False)
 
     def scale_loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return the loss itself."""
         return loss
 
     def reduce_dtype(self) -> tuple[None, None]:
+        """Leave types as they are."""
         return None, None
 
     def prepare(self, blocks: Sequence[nn.Module]) -> None:
+        """Leave blocks as they are."""
         del blocks
 
 
-class _NextToken:
+class NextToken:
     """The passes of a causal language model; what else a task has is not asked for here."""
 
     def forward(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return logits (batch, length, vocabulary)."""
         return model(batch["input_ids"], position_ids=batch.get("position_ids"), segment_ids=batch.get("segment_ids"))
 
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the sum of the cross-entropies over the labels that count."""
         return functional.cross_entropy(
             output.float().flatten(0, 1), batch["labels"].flatten(), ignore_index=_IGNORED, reduction="sum"
         )
@@ -135,32 +142,35 @@ def reference(*, tied: bool, packed: bool, layers: int) -> Trace:
     losses, norms = [], []
     for step in range(STEPS):
         samples = step_samples(step, packed=packed)
-        mask = torch.ones(_LENGTH, _LENGTH, dtype=torch.bool).tril()[None, None]
-        if packed:
-            segments = samples["segment_ids"]
-            mask = mask & (segments[:, None, :, None] == segments[:, None, None, :])
-        logits = model(
-            input_ids=samples["input_ids"],
-            attention_mask=mask,
-            position_ids=samples.get("position_ids"),
-            use_cache=False,
-        ).logits
-        loss = functional.cross_entropy(logits.flatten(0, 1), samples["labels"].flatten(), ignore_index=_IGNORED)
+        loss = _reference_loss(model, samples)
         loss.backward()
         squares = [p.grad.square().sum() for p in model.parameters() if p.grad is not None]
         losses.append(float(loss))
         norms.append(math.sqrt(float(torch.stack(squares).sum())))
         optimizer.step()
         optimizer.zero_grad()
+    with torch.no_grad():
+        losses += [float(_reference_loss(model, step_samples(STEPS, packed=packed)))] * 2
     return Trace(losses=losses, norms=norms, keys=set(model.state_dict()))
+
+
+def _reference_loss(model: LlamaForCausalLM, samples: Batch) -> torch.Tensor:
+    mask = torch.ones(_LENGTH, _LENGTH, dtype=torch.bool).tril()[None, None]
+    if "segment_ids" in samples:
+        segments = samples["segment_ids"]
+        mask = mask & (segments[:, None, :, None] == segments[:, None, None, :])
+    logits = model(
+        input_ids=samples["input_ids"], attention_mask=mask, position_ids=samples.get("position_ids"), use_cache=False
+    ).logits
+    return functional.cross_entropy(logits.flatten(0, 1), samples["labels"].flatten(), ignore_index=_IGNORED)
 
 
 def train_laid_out(case: LayoutCase, device: str) -> Trace:
     """Train over the ranks of the process group; every rank calls it."""
-    spec = _SmallSpec(parallel=case.parallel, device=device)  # pyright: ignore[reportArgumentType] one of the literals
+    spec = SmallSpec(parallel=case.parallel, device=device)  # pyright: ignore[reportArgumentType] one of the literals
     mesh = build_mesh(spec)
     laid = parallelize(
-        DecoderLM(small_causal(tied=case.tied, layers=case.layers)), _NextToken(), mesh, spec, _PlainArithmetic()
+        DecoderLM(small_causal(tied=case.tied, layers=case.layers)), NextToken(), mesh, spec, PlainArithmetic()
     )
     parameters = list(dict.fromkeys(p for part in laid.parts for p in part.parameters()))
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1)
@@ -168,12 +178,29 @@ def train_laid_out(case: LayoutCase, device: str) -> Trace:
     for step in range(STEPS):
         samples = step_samples(step, packed=case.packed)
         total = float((samples["labels"] != _IGNORED).sum())
-        loss = laid.forward_backward(micro_batches(samples, mesh, case.micro_batches), total=total)
+        # More and smaller micro-batches at the end, as when accumulation is raised in mid-run: the same samples.
+        amount = case.micro_batches * (2 if step >= STEPS - _FINER_STEPS else 1)
+        loss = laid.forward_backward(micro_batches(samples, mesh, amount), total=total)
         losses.append(_mean_loss(loss, total, mesh))
         norms.append(laid.gradient_norms(by_block=False).total)
         optimizer.step()
         optimizer.zero_grad()
+    losses += _evaluated(laid, step_samples(STEPS, packed=case.packed))
     return Trace(losses=losses, norms=norms, keys=_all_keys(laid))
+
+
+def _evaluated(laid: ParallelModel, samples: Batch) -> list[float]:
+    """Return the least and the greatest of the losses that the ranks with an output find."""
+    output = laid.forward(samples)
+    total = float((samples["labels"] != _IGNORED).sum())
+    labels = {"labels": samples["labels"].to(laid.mesh.device)}
+    mine = [] if output is None else [float(NextToken().loss(output, labels)) / total]
+    if not laid.mesh.is_distributed:
+        return mine * 2
+    found: list[Any] = [None] * laid.mesh.world
+    dist.all_gather_object(found, mine)
+    values = [value for rank in found for value in rank]
+    return [min(values), max(values)]
 
 
 def _mean_loss(loss_sum: torch.Tensor, total: float, mesh: Mesh) -> float:

@@ -46,7 +46,7 @@ class _Rank:
 
 
 def call_in_ranks(
-    function: Callable[..., Any],
+    function: Callable[..., Any] | str,
     size: int,
     arguments: Mapping[str, Any],
     *,
@@ -56,7 +56,7 @@ def call_in_ranks(
     """Call ``function(**arguments)`` in ``size`` new processes and return what each returned, by rank.
 
     Args:
-        function: A module-level function of an importable module. RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and the
+        function: A module-level function of an importable module, or ``module:name`` to leave it unimported here. RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and the
             address of the store are set for it; it calls ``init_process_group`` itself.
         size: How many ranks.
         arguments: What JSON can carry; so must be the result.
@@ -79,7 +79,7 @@ def call_in_ranks(
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         **(env or {}),
     }
-    target = f"{function.__module__}:{function.__qualname__}"
+    target = function if isinstance(function, str) else f"{function.__module__}:{function.__qualname__}"
     with tempfile.TemporaryDirectory(prefix="pilothouse-ranks-") as folder, contextlib.ExitStack() as stack:
         (Path(folder) / "arguments.json").write_text(json.dumps(dict(arguments)), encoding="utf-8")
         ranks: list[_Rank] = []

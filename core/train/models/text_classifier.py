@@ -104,6 +104,7 @@ def load_classifier(
     content = read_config(folder)
     check_weights(folder, content)
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     options = _labels(classes) if classes else {}
     if pad_token is not None and content.get("pad_token_id") is None:
         options["pad_token_id"] = pad_token

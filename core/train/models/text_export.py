@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from transformers.utils import logging as transformers_logging
 
 from core.contracts.errors import UserError
 from core.contracts.events import Cell
@@ -46,6 +47,7 @@ def write_text_model(
         RuntimeError: The exported form computes something else than the model.
     """
     folder = context.artifacts_dir / _FOLDER
+    transformers_logging.disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     context.artifact(folder, kind=MODEL_KIND, meta=meta)

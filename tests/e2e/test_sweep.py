@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tomllib
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from core.cli.main import main
+from core.cli.output import ExitCode
 from core.contracts.errors import InvalidSpec
 from core.contracts.ids import RunId
 from core.contracts.runs import RunSummary
@@ -64,7 +67,15 @@ def recorded(workspace: Workspace, run_id: RunId) -> list[SweepTrial]:
     return wait_for(found, "two trials that have recorded")
 
 
-def test_a_grid_covers_all_and_a_trial_that_fails_does_not_end_it(workspace: Workspace, tmp_path: Path) -> None:
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Return what ``pilothouse sweep show`` prints."""
+    assert main(lambda _: 0, ["sweep", "show", *words]) == ExitCode.OK
+    return capsys.readouterr().out
+
+
+def test_a_grid_covers_all_and_a_trial_that_fails_does_not_end_it(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     parameters = {"width": "20..60 step 20", "lr": "1e-3|1e-1"}
     run_id = launch(
         workspace,
@@ -97,13 +108,21 @@ def test_a_grid_covers_all_and_a_trial_that_fails_does_not_end_it(workspace: Wor
     assert workspace.curve(run_id, "sweep/best").step[-1] == 6
     (table,) = detail.tables
     assert len(table.rows) == 6
+    document = json.loads(shown(capsys, run_id[-6:], "--json"))
+    assert document["run_id"] == run_id
+    assert document["best"] == best.number
+    text = shown(capsys, run_id)
+    assert f"Best: trial {best.number} with val/loss = 2 (width = 40, lr = 0.001)" in text
+    assert "The loss went away" in text
+    assert main(lambda _: 0, ["sweep", "show", best.run_id]) == ExitCode.INVALID
+    assert "no sweep to show" in capsys.readouterr().err
 
 
 def test_asha_ends_trials_early_and_the_best_goes_through(workspace: Workspace, tmp_path: Path) -> None:
     run_id = launch(
         workspace,
         tmp_path,
-        "steps = 30\nstep_s = 0.1",
+        "steps = 24\nstep_s = 0.1",
         sampler="grid",
         parallel_trials=2,
         pruner="asha",
@@ -130,9 +149,9 @@ def test_a_killed_worker_loses_no_trial(workspace: Workspace, tmp_path: Path) ->
     run_id = launch(
         workspace,
         tmp_path,
-        "steps = 30\nstep_s = 0.2",
+        "steps = 15\nstep_s = 0.2",
         sampler="random",
-        trials=4,
+        trials=3,
         parallel_trials=2,
         parameters={"lr": "1e-4..1e-1 log", "width": "16..64 step 8"},
     )
@@ -145,14 +164,14 @@ def test_a_killed_worker_loses_no_trial(workspace: Workspace, tmp_path: Path) ->
     workspace.resume(run_id)
     summary, found = ended(workspace, run_id)
     assert summary.state is RunState.SUCCEEDED, summary.message
-    assert [(t.number, t.state) for t in found.trials] == [(number, "finished") for number in range(4)]
+    assert [(t.number, t.state) for t in found.trials] == [(number, "finished") for number in range(3)]
     for trial in running:
         assert found.trials[trial.number].run_id == trial.run_id, "the same run goes on"
         assert found.trials[trial.number].values == trial.values
     for trial in found.trials:
         steps = [int(step) for step in workspace.curve(RunId(trial.run_id), "val/loss").step]
-        assert steps == list(range(1, 31)), "no step is lost or done twice"
-    assert len(set(workspace.detail(run_id).children)) == 4
+        assert steps == list(range(1, 16)), "no step is lost or done twice"
+    assert len(set(workspace.detail(run_id).children)) == 3
 
 
 def test_a_stop_stops_the_trials_and_a_resume_goes_on_with_them(workspace: Workspace, tmp_path: Path) -> None:
@@ -172,16 +191,6 @@ def test_a_stop_stops_the_trials_and_a_resume_goes_on_with_them(workspace: Works
     summary, found = ended(workspace, run_id)
     assert summary.state is RunState.SUCCEEDED, summary.message
     assert [t.run_id for t in found.trials] == [t.run_id for t in sorted(running, key=lambda t: t.number)]
-
-
-def test_too_many_failures_end_the_sweep_with_their_reason(workspace: Workspace, tmp_path: Path) -> None:
-    run_id = launch(
-        workspace, tmp_path, "fails_above = 0", trials=9, stop_after_failures=2, parameters={"width": "1..9"}
-    )
-    summary, found = ended(workspace, run_id)
-    assert summary.state is RunState.FAILED
-    assert summary.message.startswith("2 trials in a row failed, the last so: The loss went away.")
-    assert [t.state for t in found.trials] == ["failed", "failed"]
 
 
 def test_all_problems_of_a_sweep_are_told_at_once(workspace: Workspace, tmp_path: Path) -> None:

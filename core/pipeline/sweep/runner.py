@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from core.workspace.workspace import Workspace
 
 POLL_S = 0.25
+_STOP_WAIT_S = 120.0
+"""How long trials may take to save and end after the sweep was asked to stop."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -261,12 +263,18 @@ class SweepRunner:
             self._context.log(f"The run {trial.run_id} could not be asked to stop: {error}", "warning")
 
     def _stop_all(self) -> None:
-        """Stop the trials that go on, and wait until they have saved; the study keeps them as begun."""
+        """Stop the trials that go on, and wait until they have saved; the study keeps them as begun.
+
+        One that does not end, such as on a host that does not answer, is left to itself: a resume follows it again.
+        """
         for trial in self._live:
             self._stop(trial)
-        while self._live:
+        deadline = time.monotonic() + _STOP_WAIT_S
+        while self._live and time.monotonic() < deadline:
             self._live = [trial for trial in self._live if not self._has_ended(trial)]
             time.sleep(POLL_S)
+        for trial in self._live:
+            self._context.log(f"The run {trial.run_id} was asked to stop and has not ended yet.", "warning")
 
     def _has_ended(self, trial: _Live) -> bool:
         try:

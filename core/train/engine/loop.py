@@ -26,7 +26,7 @@ from core.train.engine.contracts import (
 )
 from core.train.engine.keeping import Keeper
 from core.train.engine.measures import StepMeasures
-from core.train.engine.meters import Stopwatch
+from core.train.engine.meters import Stopwatch, marked
 from core.train.engine.optim import lr_at
 from core.train.engine.passes import Passes
 from core.train.engine.position import Position
@@ -186,7 +186,8 @@ class TrainingLoop:
         parts, at = self._parts, self._at
         for _ in range(at.skips.get(number, 0)):
             parts.batches.skip(at.accum)
-        micro_batches = parts.batches.next_step(at.accum)
+        with marked("data_wait"):
+            micro_batches = parts.batches.next_step(at.accum)
         own = [parts.batches.last_wait_s, self._busy_s]
         own += [float(parts.context.should_stop()), float(parts.keeper.failed)]
         found = parts.passes.run(micro_batches, own)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from core.train.engine.agreement import Agreement
 from core.train.engine.contracts import Batch, ParallelModel, TrainingTask
+from core.train.engine.meters import marked
 from core.train.engine.precision import Arithmetic
 from core.train.penalty import add_l1_gradients
 
@@ -54,7 +55,8 @@ class Passes:
         rows = self.agreement.gather([own_units, *tell])
         units = sum(rows[rank][0] for rank in self.agreement.data_leaders)
         started = time.perf_counter()
-        loss_sum = float(self.model.forward_backward(micro_batches, total=max(units, 1.0)))
+        with marked("forward_backward"):
+            loss_sum = float(self.model.forward_backward(micro_batches, total=max(units, 1.0)))
         seconds = time.perf_counter() - started
         losses = self.agreement.gather([loss_sum])
         if self.arithmetic.scaler is not None:

@@ -43,6 +43,7 @@ _LOSS_FLOORS = (0.02, 0.01)
 """Least spread of the loss that is believed, as shares of its median and of the highest median there was."""
 _NORM_FLOOR = 0.15
 """Least spread of the logarithm of a gradient norm that is believed."""
+_FASTER_DATA = "More loading workers (loading.workers) or samples that were prepared beforehand help."
 _BLOCK_MARGIN = 1.5
 """With many blocks one is always far out: their limit is wider."""
 
@@ -160,7 +161,7 @@ class StabilityGuard:
             yield _Signal(SLOW_STEP, spec.on_slow_step, reason)
         share = self._speed.waiting()
         if share:
-            reason = f"{share:.0%} of the step time is spent waiting for data."
+            reason = f"{share:.0%} of the step time is spent waiting for data. {_FASTER_DATA}"
             yield _Signal(DATA_WAIT, spec.on_data_wait, reason)
 
     def _take_in(self, seen: Observation) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from transformers import GenerationConfig
 
 from core.contracts.events import Cell
 from core.contracts.worker import RunContext
 from core.train.models.adapters import add_adapters, is_adapter, merged_weights, save_adapters
 from core.train.models.causal import load_causal
 from core.train.models.export_hf import model_around, save_model
+from core.train.models.generate import generation_settings, stop_tokens
 from core.train.models.huggingface import MODEL_KIND
 from core.train.specs.adapter import AdapterSpec
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 ADAPTER_KIND = "model.adapter"
 _PLAIN_PREFIX = "causal."
+_GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class LanguageExport:
         config: The model's configuration.
         tokenizer: Its tokenizer.
         seed: The spec's.
+        is_chat: It was trained on chats.
     """
 
     adapter: AdapterSpec
@@ -45,6 +49,7 @@ class LanguageExport:
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     seed: int
+    is_chat: bool
 
     def write(
         self, weights: Mapping[str, torch.Tensor], context: RunContext, meta: Mapping[str, Cell]
@@ -73,9 +78,15 @@ class LanguageExport:
     ) -> PreTrainedModel:
         model = model_around(self.config, weights)
         path = context.artifacts_dir / "model"
-        save_model(path, model, self.tokenizer)
+        save_model(path, model, self.tokenizer, self._generation())
         context.artifact(path, kind=MODEL_KIND, meta=meta)
         return model
+
+    def _generation(self) -> GenerationConfig:
+        """Return the settings for generation: those that came with the model, else what ends a text or a turn."""
+        if self.folder is not None and (self.folder / _GENERATION).is_file():
+            return GenerationConfig.from_pretrained(self.folder, local_files_only=True)
+        return generation_settings(self.tokenizer, stop_tokens(self.tokenizer, is_chat=self.is_chat))
 
     def _adapted(self, weights: Mapping[str, torch.Tensor]) -> tuple[PreTrainedModel, LoraConfig]:
         """Return the float32 model with the trained adapters, also where training kept it in 4 bits."""

@@ -76,17 +76,12 @@ class LanguageTask:
     unit = "tokens"
 
     def __init__(self, spec: LanguageTrainingSpec, context: RunContext, parts: LanguageParts) -> None:
-        """Take the parts.
-
-        Raises:
-            UserError: Tokenizer and model do not belong together.
-        """
+        """Take the parts."""
         self._spec = spec
         self._context = context
         self._parts = parts
-        rows = int(parts.config.vocab_size)
-        check_fits(parts.tokenizer, rows, "the model")
-        self._token_bytes = torch.from_numpy(token_bytes(parts.tokenizer, rows))
+        self._token_bytes = torch.from_numpy(token_bytes(parts.tokenizer, int(parts.config.vocab_size)))
+        self._is_chat = bool(spec.data.messages_field)
         self._samples: list[tuple[int, str]] = []
 
     def build_model(self) -> nn.Module:
@@ -188,7 +183,14 @@ class LanguageTask:
         bits = outcome.best_values.get("val/bits_per_byte")
         if bits is not None:
             meta["bits_per_byte"] = bits
-        export = LanguageExport(spec.adapter, parts.folder, parts.config, parts.tokenizer, spec.seed)
+        export = LanguageExport(
+            adapter=spec.adapter,
+            folder=parts.folder,
+            config=parts.config,
+            tokenizer=parts.tokenizer,
+            seed=spec.seed,
+            is_chat=self._is_chat,
+        )
         causal = export.write(weights, context, meta)
         if spec.generation.new_tokens > 0:
             text = self._continued(causal)
@@ -207,7 +209,7 @@ class LanguageTask:
             self._parts.tokenizer,
             self._spec.generation,
             seed=self._spec.seed,
-            is_chat=bool(self._spec.data.messages_field),
+            is_chat=self._is_chat,
         )
 
     def _show(self, step: int, text: str) -> None:

@@ -23,7 +23,7 @@ from core.train.language_learning import LanguageParts, LanguageTask
 from core.train.models.causal import new_config
 from core.train.models.huggingface import count_parameters, find_folder, read_config
 from core.train.models.shape import config_of_new, shape_of_config, with_adapters
-from core.train.models.tokenizer import bpe_tokenizer, byte_tokenizer, load_tokenizer
+from core.train.models.tokenizer import bpe_tokenizer, byte_tokenizer, check_fits, load_tokenizer
 from core.train.specs.model import BPE, BYTES
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def make_parts(spec: LanguageTrainingSpec, mesh: Mesh, context: RunContext) -> L
     else:
         config, measures = AutoConfig.from_pretrained(folder, local_files_only=True), read_config(folder)
         parameters = count_parameters(folder)
+    check_fits(tokenizer, int(config.vocab_size), "the model")
     shape = with_adapters(shape_of_config(measures, parameters=parameters), measures, spec.adapter)
     length = row_length(spec, shape)
     if shape.context and length > shape.context:

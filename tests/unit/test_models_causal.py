@@ -198,7 +198,7 @@ def test_samples_go_on_beyond_the_context_and_are_repeatable() -> None:
 
 def test_a_tokenizer_larger_than_the_model_is_refused() -> None:
     check_fits(byte_tokenizer(), 264, "the model")
-    with pytest.raises(UserError, match="260 tokens, but the model has embeddings for 128"):
+    with pytest.raises(UserError, match="ids up to 259, but the model has embeddings for 128"):
         check_fits(byte_tokenizer(), 128, "the model")
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import init_empty_weights
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from core.contracts.errors import UserError
+from core.train.models.generate import generation_settings, stop_tokens
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _SHARD_SIZE = "4GB"
 
@@ -39,13 +40,20 @@ def model_around(config: PreTrainedConfig, weights: Mapping[str, torch.Tensor]) 
     return model.eval()
 
 
-def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write config, weights (in several files when large), tokenizer and the settings for generation."""
+def save_model(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None = None
+) -> None:
+    """Write config, weights (in several files when large), tokenizer and the settings for generation.
+
+    Args:
+        folder: Made when it is not there.
+        model: With all its weights.
+        tokenizer: The model's.
+        generation: Settings for generation; None: the tokenizer's end token ends a text.
+    """
     transformers_logging.disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
     model.config.architectures = [type(model).__name__]
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
+    model.generation_config = generation or generation_settings(tokenizer, stop_tokens(tokenizer, is_chat=False))
     model.save_pretrained(folder, max_shard_size=_SHARD_SIZE)
     tokenizer.save_pretrained(folder)

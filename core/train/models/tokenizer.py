@@ -106,11 +106,11 @@ def check_fits(tokenizer: PreTrainedTokenizerBase, rows: int, model: str) -> Non
     Raises:
         UserError: The tokenizer's vocabulary or a special token lies beyond the model's ``rows``.
     """
-    size = len(tokenizer)
-    special = max((int(number) for number in tokenizer.all_special_ids), default=-1)
-    if max(size, special + 1) > rows:
+    numbers = [*tokenizer.get_vocab().values(), *tokenizer.all_special_ids]
+    needed = 1 + max((int(number) for number in numbers), default=-1)
+    if needed > rows:
         raise UserError(
-            f"The tokenizer has {max(size, special + 1):,} tokens, but {model} has embeddings for {rows:,} only.",
+            f"The tokenizer gives ids up to {needed - 1:,}, but {model} has embeddings for {rows:,} tokens only.",
             "Use the tokenizer that the model was made with.",
         )
 

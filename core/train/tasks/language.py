@@ -24,6 +24,8 @@ from core.train.checking import (
     room_of,
     train_on_ranks,
 )
+from core.train.data.checks import check_stream, check_text_data
+from core.train.data.checks import check_stream, check_text_data
 from core.train.fields import extra
 from core.train.language_checks import check_adapters, check_model, describe_model, row_length
 from core.train.memory import NF4_WIDTH, estimate_memory
@@ -70,6 +72,8 @@ def check(spec: LanguageTrainingSpec) -> tuple[FieldProblem, ...]:
     """Look at text, model, tokenizer, adapters, layout, teacher and disk, and at how the fields fit together."""
     known = describe_model(spec, _runs_dir())
     return (
+        *check_text_data(spec.data),
+        *check_stream(spec.loading, spec.steps),
         *check_model(spec, known),
         *check_adapters(spec, known),
         *check_parallel(spec, known.shape, sequence_length=row_length(spec, known.shape)),

@@ -25,7 +25,6 @@ from core.train.checking import (
     train_on_ranks,
 )
 from core.train.data.checks import check_stream, check_text_data
-from core.train.data.checks import check_stream, check_text_data
 from core.train.fields import extra
 from core.train.language_checks import check_adapters, check_model, describe_model, row_length
 from core.train.memory import NF4_WIDTH, estimate_memory
@@ -61,7 +60,7 @@ class LanguageTrainingSpec(TrainingSpec, frozen=True, kw_only=True, tag="train.l
         ),
     ] = 0
     generation: Annotated[GenerationSpec, Meta(title="Samples")] = GenerationSpec()
-    optimizer: Annotated[OptimizerSpec, Meta(title="Optimizer")] = LanguageOptimizerSpec()
+    optimizer: Annotated[LanguageOptimizerSpec, Meta(title="Optimizer")] = LanguageOptimizerSpec()
 
 
 def _runs_dir() -> Path:

@@ -32,9 +32,16 @@ def train_on_ranks(spec: TrainingSpec, context: RunContext) -> None:
 
 def room_of(spec: TrainingSpec, shape: ModelShape) -> int | None:
     """Return the room that the checkpoints take; None for a model whose size is not known before it is built."""
-    averaged = spec.optimizer.ema_decay > 0
-    count = shape.parameters
-    return checkpoint_bytes(count, averaged=averaged, keep_last=spec.checkpoints.keep_last) if count else None
+    count = shape.trained_parameters or shape.parameters
+    if not count:
+        return None
+    return checkpoint_bytes(
+        count,
+        averaged=spec.optimizer.ema_decay > 0,
+        keep_last=spec.checkpoints.keep_last,
+        keep_best=spec.checkpoints.keep_best,
+        algorithm=spec.optimizer.algorithm,
+    )
 
 
 def estimate_of(spec: TrainingSpec, shape: ModelShape, *, sequence_length: int = 0) -> MemoryEstimate | None:

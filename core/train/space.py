@@ -9,6 +9,8 @@ from core.contracts.errors import FieldProblem
 from core.settings.home import default_home
 
 _RESERVE_BYTES = 64 << 20
+# Bytes of optimizer state per weight: two float32 moments, one, rows and columns only, or two of a byte.
+_STATE_BYTES = {"adamw": 8.0, "muon": 8.0, "sgd": 4.0, "adafactor": 0.5, "adamw-8bit": 2.1}
 
 
 def _existing(path: Path) -> Path:
@@ -31,10 +33,17 @@ def check_space(needed_bytes: int, what: str) -> tuple[FieldProblem, ...]:
     return (FieldProblem(field="", message=message, hint="Free some space or keep fewer checkpoints."),)
 
 
-def checkpoint_bytes(parameters: int, *, averaged: bool, keep_last: int) -> int:
-    """Return the room that checkpoints of a float32 model under AdamW take while a new one is being written.
+def checkpoint_bytes(
+    parameters: int, *, averaged: bool, keep_last: int, keep_best: bool = True, algorithm: str = "adamw"
+) -> int:
+    """Return the room that a run's checkpoints take while a new one is being written.
 
-    One holds the weights, two moments, the best weights and, where used, their average: 4 bytes each.
+    Args:
+        parameters: Trained weights; frozen ones are not part of a checkpoint.
+        averaged: Their average is kept.
+        keep_last: Checkpoints that stay.
+        keep_best: The best one stays besides.
+        algorithm: Decides how much state the optimizer has for each weight.
     """
-    copies = 5 if averaged else 4
-    return 4 * copies * parameters * (keep_last + 1)
+    per_weight = 4.0 * (1 + averaged) + _STATE_BYTES.get(algorithm, 8.0)
+    return int(per_weight * parameters) * (keep_last + keep_best + 1)

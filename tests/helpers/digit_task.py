@@ -101,7 +101,7 @@ class RowTask:
     def training(self) -> DataPart:
         return DataPart(samples=Rows(self.count_rows), collate=collate)
 
-    def validation(self) -> DataPart | None:
+    def validation(self) -> DataPart:
         return DataPart(samples=Rows(30, offset=10_000), collate=collate)
 
     def count(self, batch: Batch) -> int:
@@ -119,7 +119,7 @@ class RowTask:
         counted = batch["labels"] >= 0
         right = (output.argmax(-1) == batch["labels"]) & counted
         loss = functional.cross_entropy(output.float(), batch["labels"], ignore_index=-100, reduction="sum")
-        return {"right": float(right.sum()), "count": float(counted.sum()), "loss": float(loss)}
+        return {"right": float(right.sum()), "count": float(counted.sum()), "loss": float(loss.detach())}
 
     def evaluation(self, sums: Mapping[str, float]) -> Evaluation:
         loss = sums["loss"] / sums["count"]

@@ -39,6 +39,7 @@ from core.train.engine.update import Updater
 from core.train.engine.validation import Validator
 from core.train.parallel.build import parallelize
 from core.train.parallel.mesh import build_mesh, close_mesh
+from core.train.penalty import report_near_zero
 from core.train.profile.recorder import ProfileRecorder
 from core.train.specs.training import TrainingSpec
 from core.train.stability.guard import make_guard
@@ -245,6 +246,7 @@ class _Training:
         if self._mesh.is_main:
             outcome = Outcome(steps=at.step, best_step=step, best_values=values, train_seconds=at.elapsed_s)
             built.passes.task.finish(weights, outcome)
+            report_near_zero(self._context, weights, self._spec.distillation.l1)
 
 
 def set_seed(seed: int) -> None:

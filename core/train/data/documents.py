@@ -78,7 +78,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, train_on: str) -> None:
         self._tokenizer = tokenizer
-        self._template = _template_text(template) or None
+        self._template = template_text(template) or None
         self._on_all = train_on == "all"
         if self._template is None and not tokenizer.chat_template:
             raise UserError(
@@ -138,7 +138,12 @@ class ChatTemplate:
         return str(rendered)
 
 
-def _template_text(template: str) -> str:
+def template_text(template: str) -> str:
+    """Return a chat template: the text itself, or what is in the file it names.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
     if not template or "{" in template or "\n" in template:
         return template
     try:

@@ -6,11 +6,12 @@ being one value, is read whole.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import IO, Any
 
 import msgspec
@@ -24,7 +25,7 @@ _BATCH_ROWS = 256
 Row = dict[str, Any]
 
 
-def read_rows(source: Source, columns: Sequence[str], first: int = 0) -> Iterator[tuple[int, Row]]:
+def read_rows(source: Source, columns: Sequence[str], first: int = 0) -> Generator[tuple[int, Row]]:
     """Yield the rows of a table from row index ``first`` on, each with its number (the first is 1).
 
     Args:
@@ -38,12 +39,13 @@ def read_rows(source: Source, columns: Sequence[str], first: int = 0) -> Iterato
     """
     with opened(source) as file:
         readers = {".parquet": _parquet, ".csv": _separated, ".tsv": _separated, ".json": _json}
-        rows = readers.get(source.suffix, _json_lines)(source, file, columns, first)
-        for number, row in enumerate(rows, start=first + 1):
-            missing = [name for name in columns if name not in row]
-            if missing:
-                raise missing_column(source, missing[0], list(row), number)
-            yield number, row
+        # Closed before the file is, also when the caller wants no further row.
+        with contextlib.closing(readers.get(source.suffix, _json_lines)(source, file, columns, first)) as rows:
+            for number, row in enumerate(rows, start=first + 1):
+                missing = [name for name in columns if name not in row]
+                if missing:
+                    raise missing_column(source, missing[0], list(row), number)
+                yield number, row
 
 
 def missing_column(source: Source, name: str, there: Sequence[str], number: int = 0) -> UserError:
@@ -53,7 +55,7 @@ def missing_column(source: Source, name: str, there: Sequence[str], number: int 
     return UserError(f"{source.name}{where} has no column {name!r} (it has: {listed}).", "Name one of its columns.")
 
 
-def _json_lines(source: Source, file: IO[bytes], columns: Sequence[str], first: int) -> Iterator[Row]:
+def _json_lines(source: Source, file: IO[bytes], columns: Sequence[str], first: int) -> Generator[Row]:
     del columns
     decoder = msgspec.json.Decoder(dict[str, Any])
     # Empty lines are no rows, so the ones to leave out are counted by content.
@@ -67,7 +69,7 @@ def _json_lines(source: Source, file: IO[bytes], columns: Sequence[str], first: 
             ) from error
 
 
-def _json(source: Source, file: IO[bytes], columns: Sequence[str], first: int) -> Iterator[Row]:
+def _json(source: Source, file: IO[bytes], columns: Sequence[str], first: int) -> Generator[Row]:
     del columns
     try:
         rows = msgspec.json.decode(file.read(), type=list[dict[str, Any]])
@@ -77,7 +79,7 @@ def _json(source: Source, file: IO[bytes], columns: Sequence[str], first: int) -
     yield from rows[first:]
 
 
-def _separated(source: Source, file: IO[bytes], columns: Sequence[str], first: int) -> Iterator[Row]:
+def _separated(source: Source, file: IO[bytes], columns: Sequence[str], first: int) -> Generator[Row]:
     csv.field_size_limit(sys.maxsize)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     table = csv.DictReader(text, delimiter="\t" if source.suffix == ".tsv" else ",", strict=True)
@@ -102,7 +104,7 @@ def _separated(source: Source, file: IO[bytes], columns: Sequence[str], first: i
         text.detach()
 
 
-def _parquet(source: Source, file: IO[bytes], columns: Sequence[str], first: int) -> Iterator[Row]:
+def _parquet(source: Source, file: IO[bytes], columns: Sequence[str], first: int) -> Generator[Row]:
     table = open_parquet(source, file, columns)
     passed = 0
     for group in range(table.num_row_groups):
@@ -112,7 +114,7 @@ def _parquet(source: Source, file: IO[bytes], columns: Sequence[str], first: int
         passed += rows
 
 
-def _parquet_group(source: Source, table: Any, group: int, columns: Sequence[str], *, first: int) -> Iterator[Row]:
+def _parquet_group(source: Source, table: Any, group: int, columns: Sequence[str], *, first: int) -> Generator[Row]:
     import pyarrow as pa
 
     try:

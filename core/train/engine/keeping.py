@@ -160,12 +160,14 @@ class Keeper:
             if not kept.average.updates:
                 kept.average.restart()
         kept.arithmetic.load_state_dict(state["scaler"])
-        if kept.guard is not None and state["guard"] is not None:
-            kept.guard.load_state_dict(state["guard"])
         kept.batches.load_state_dict(state["batches"])
-        self._at.take(Position.from_values(state["position"]))
+        saved = Position.from_values(state["position"])
+        saved.keep_own(self._at)
+        self._at.take(saved)
         if state["run"] != self._context.run_id:
-            self._at.forget_best()
+            self._at.forget_other_run()
+        elif kept.guard is not None and state["guard"] is not None:
+            kept.guard.load_state_dict(state["guard"])
         self._restore_random(folder, state["layout"])
         self._saved_step = self._at.step
 

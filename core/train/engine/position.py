@@ -16,7 +16,8 @@ class Position:
         lr: Highest learning rate: the spec's, or the one found.
         lr_factor: What the guard has lowered it by.
         micro_batch: Samples per forward pass: the spec's, or the number found.
-        accum: Micro-batches per step; the guard may raise it.
+        accum: Micro-batches of a rank per step.
+        accum_factor: What the guard has raised it by.
         elapsed_s: Seconds in steps and validations.
         evaluated_step: Step of the last validation.
         best_step, best_score, best_values: The validation with the highest score.
@@ -29,6 +30,7 @@ class Position:
     lr_factor: float = 1.0
     micro_batch: int
     accum: int
+    accum_factor: int = 1
     elapsed_s: float = 0.0
     evaluated_step: int = 0
     best_step: int = 0
@@ -51,6 +53,13 @@ class Position:
         for entry in fields(self):
             setattr(self, entry.name, getattr(other, entry.name))
 
-    def forget_best(self) -> None:
-        """Count no validation of another run: its checkpoints are not this run's."""
+    def keep_own(self, own: Position) -> None:
+        """Take the sizes and the learning rate that ``own`` was begun with: another layout or spec may have made this."""
+        self.lr, self.micro_batch = own.lr, own.micro_batch
+        self.accum = own.accum // own.accum_factor * self.accum_factor
+
+    def forget_other_run(self) -> None:
+        """Undo what another run's guard did, and count none of its validations: its checkpoints are not this run's."""
+        self.accum //= self.accum_factor
+        self.lr_factor, self.accum_factor = 1.0, 1
         self.best_step, self.best_score, self.best_values, self.evaluated_step = 0, (), {}, 0

@@ -101,6 +101,7 @@ class Remedies:
         if self._parts.spec.global_batch:
             return Act(), "note"
         self._at.accum *= 2
+        self._at.accum_factor *= 2
         return Act(), "raise-accumulation"
 
     def _roll_back(self, step: int) -> tuple[Act, str]:

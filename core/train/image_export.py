@@ -21,7 +21,7 @@ from torch import nn
 
 from core.contracts.events import Cell
 from core.contracts.worker import RunContext
-from core.train.image_data import ImageSet, Split, as_input
+from core.train.data.image_set import ImageSet, Split, as_input
 from core.train.image_network import ImageNetworkConfig
 
 if TYPE_CHECKING:

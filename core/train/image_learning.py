@@ -6,10 +6,10 @@ The best epoch is chosen on the validation part; the test part is looked at once
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from core.contracts.errors import UserError
 from core.contracts.worker import RunContext
-from core.train.engine.contracts import Batch, DataPart, Evaluation, Mesh, Outcome, SampleKey
+from core.train.data.image_set import ImageSet, Split, as_input, channel_statistics
+from core.train.data.images import ImageParts, WantedImages, image_parts
+from core.train.engine.contracts import Batch, DataPart, Evaluation, Mesh, Outcome
 from core.train.engine.train import train
-from core.train.image_data import ImageSet, Split, as_input, channel_statistics
 from core.train.image_export import write_data, write_model
 from core.train.image_network import SMALL, ImageNetworkConfig, read_config
 from core.train.models.flops import forward_flops
@@ -77,16 +78,6 @@ def as_pixels(pixels: torch.Tensor) -> torch.Tensor:
 
 def _shown(value: object) -> str:
     return ", ".join(map(str, value[:10])) if isinstance(value, tuple) else str(value)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ImageParts:
-    """The images of a run: all of them with their split, and the two parts as the engine takes them."""
-
-    images: ImageSet
-    split: Split
-    training: DataPart
-    validation: DataPart
 
 
 class ImageTask:
@@ -216,6 +207,20 @@ class ImageTask:
         )
 
 
+def _wanted(spec: ImageTrainingSpec) -> WantedImages:
+    return WantedImages(
+        data=spec.data,
+        image_size=spec.image_size,
+        channels=3 if spec.color else 1,
+        test_fraction=spec.test_fraction,
+        validation_fraction=spec.validation_fraction,
+        split_seed=spec.split_seed,
+        seed=spec.seed,
+        augmentation=spec.augmentation,
+        damaged=spec.damaged,
+    )
+
+
 def _configure(spec: ImageTrainingSpec, images: ImageSet, split: Split) -> ImageNetworkConfig:
     from core.train.tasks.image import widths_of
 
@@ -233,63 +238,11 @@ def _configure(spec: ImageTrainingSpec, images: ImageSet, split: Split) -> Image
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Picked:
-    images: ImageSet
-    indices: NDArray[np.int64]
-    augment: Any
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, int]:
-        index = int(self.indices[key.number])
-        pixels = torch.from_numpy(np.array(self.images.pixels[index]))
-        label = int(self.images.labels[index])
-        if self.augment is None:
-            return pixels, label
-        draw = int(np.random.SeedSequence((self.seed, key.epoch, index)).generate_state(1, np.uint64)[0])
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(draw)
-            return self.augment(pixels), label
-
-
-def _collate(samples: Sequence[Any]) -> Batch:
-    return {"pixels": torch.stack([s[0] for s in samples]), "labels": torch.tensor([s[1] for s in samples])}
-
-
-def image_parts(spec: ImageTrainingSpec, mesh: Mesh, context: RunContext) -> ImageParts:
-    from core.train.image_batches import build_augmentation
-    from core.train.image_data import load_digits_images, load_folder_images, split_images
-
-    if spec.data == "digits":
-        images = load_digits_images(spec.image_size)
-    else:
-        images = load_folder_images(
-            Path(spec.data),
-            image_size=spec.image_size,
-            channels=3 if spec.color else 1,
-            cache=context.scratch_dir / "images.u8",
-            keep_going=lambda done: True,
-        )
-    split = split_images(
-        images, test_fraction=spec.test_fraction, validation_fraction=spec.validation_fraction, seed=spec.split_seed
-    )
-    augment = build_augmentation(spec.augmentation, spec.image_size)
-    return ImageParts(
-        images=images,
-        split=split,
-        training=DataPart(samples=_Picked(images, split.train, augment, spec.seed), collate=_collate),
-        validation=DataPart(samples=_Picked(images, split.validation, None, 0), collate=_collate),
-    )
-
-
 def train_images(spec: ImageTrainingSpec, context: RunContext) -> None:
     """Train as one rank; see ``core.train.engine.train``."""
 
     def make_task(mesh: Mesh, own: RunContext) -> ImageTask:
-        parts = image_parts(spec, mesh, own)
+        parts = image_parts(_wanted(spec), mesh=mesh, context=own)
         return ImageTask(spec, own, _configure(spec, parts.images, parts.split), parts, mesh.device)
 
     train(spec, context, make_task)

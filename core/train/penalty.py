@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from core.contracts.worker import RunContext
+
 NEAR_ZERO = 1e-3
 
 
@@ -35,6 +37,15 @@ def add_l1_gradients(parts: Sequence[nn.Module], factor: float) -> None:
     for parameter in dict.fromkeys(p for part in parts for p in part.parameters()):
         if parameter.grad is not None and is_penalized(parameter):
             parameter.grad.add_(parameter.sign(), alpha=factor)
+
+
+def report_near_zero(context: RunContext, weights: Mapping[str, torch.Tensor], factor: float) -> None:
+    """Tell how many weights a penalty drove to nearly zero; nothing without one. On rank 0, with the whole weights."""
+    if factor == 0.0:
+        return
+    share = near_zero_share(weights)
+    context.result({"near_zero_weights": share})
+    context.log(f"{share:.1%} of the elements of matrices and kernels are below {NEAR_ZERO:g} after the L1 penalty.")
 
 
 def near_zero_share(weights: Mapping[str, torch.Tensor]) -> float:

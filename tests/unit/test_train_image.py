@@ -215,7 +215,9 @@ def test_a_model_that_is_not_there_or_too_deep_is_refused(name: str, size: int, 
         build_network(config_of(name, ("x", "y"), 3, size))
 
 
-def test_published_weights_that_cannot_be_fetched_are_said_plainly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_published_weights_that_cannot_be_fetched_are_said_plainly(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     config = config_of("torchvision:resnet18", ("x", "y"), 3)

@@ -25,6 +25,7 @@ from core.train.checking import (
     room_of,
     train_on_ranks,
 )
+from core.train.data.checks import check_stream, check_table_data
 from core.train.fields import extra
 from core.train.models.huggingface import check_weights, count_parameters, find_folder, read_config, token_count
 from core.train.models.shape import ModelShape, shape_of_config
@@ -169,6 +170,8 @@ def check(spec: TextClassifierSpec) -> tuple[FieldProblem, ...]:
     """Look at the table, the model, the layout, the teacher and the disk, and at how the fields fit together."""
     shape = shape_of(spec)
     return (
+        *check_table_data(spec.data),
+        *check_stream(spec.loading, spec.steps, can_stream=False),
         *_check_model(spec),
         *check_parallel(spec, shape or ModelShape(family="encoder"), sequence_length=spec.model.length),
         *check_distillation(spec),

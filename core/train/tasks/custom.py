@@ -16,6 +16,7 @@ from core.contracts.kinds import RunKind
 from core.contracts.worker import RunContext
 from core.train.checking import check_parallel, check_space_of, ranks_of, train_on_ranks
 from core.train.custom_file import check_file
+from core.train.data.checks import check_stream
 from core.train.fields import extra
 from core.train.models.shape import ModelShape
 from core.train.specs.training import TrainingSpec
@@ -57,6 +58,7 @@ def check(spec: CustomTrainingSpec) -> tuple[FieldProblem, ...]:
         message = "a custom training has no classes that a teacher could tell apart."
         hint = "Leave it empty, and put the teacher into the file's loss."
         problems.append(FieldProblem(field="distillation.teacher", message=message, hint=hint))
+    problems += check_stream(spec.loading, spec.steps, can_stream=False)
     problems += check_space_of(spec, None)
     return tuple(problems)
 

@@ -26,9 +26,10 @@ from core.train.checking import (
     room_of,
     train_on_ranks,
 )
+from core.train.data.checks import check_image_data, check_stream
 from core.train.fields import extra
-from core.train.image_data import DIGITS, MIN_IMAGES_PER_CLASS
 from core.train.models.shape import ModelShape
+from core.train.specs.image_data import DIGITS, DamagedImages
 from core.train.specs.optimizer import EmaDecay, OptimizerSpec
 from core.train.specs.training import TrainingSpec
 
@@ -56,7 +57,10 @@ class ImageTrainingSpec(TrainingSpec, frozen=True, kw_only=True, tag="train.imag
         Meta(
             title="Images",
             min_length=1,
-            description="'digits' for 1,797 handwritten digits, or a folder with one sub-folder of images for each class.",
+            description=(
+                "'digits' for 1,797 handwritten digits, a folder with one sub-folder of images for each class, or WebDataset "
+                ".tar or .parquet files; also by URL (s3://, webhdfs://, hdfs://)."
+            ),
             extra_json_schema={**extra(_DATA), "path": "folder", "names": [DIGITS]},
         ),
     ] = DIGITS
@@ -70,6 +74,7 @@ class ImageTrainingSpec(TrainingSpec, frozen=True, kw_only=True, tag="train.imag
             extra_json_schema=extra(_DATA, "px"),
         ),
     ] = 16
+    damaged: DamagedImages = "stop"
     color: Annotated[
         bool,
         Meta(
@@ -195,32 +200,6 @@ class ImageTrainingSpec(TrainingSpec, frozen=True, kw_only=True, tag="train.imag
     augmentation: Annotated[AugmentationSpec, Meta(title="Augmentation")] = AugmentationSpec()
 
 
-def _check_folder(folder: Path) -> tuple[FieldProblem, ...]:
-    from core.train.image_data import list_images
-
-    try:
-        files = list_images(folder)
-    except OSError as error:
-        hint = "Choose a folder, or write 'digits'."
-        return (FieldProblem(field="data", message=f"{folder} cannot be read: {error.strerror}.", hint=hint),)
-    counts: dict[str, int] = {}
-    for _, name in files:
-        counts[name] = counts.get(name, 0) + 1
-    if len(counts) < 2:
-        return (
-            FieldProblem(
-                field="data",
-                message=f"{folder} has images of {'1 class' if counts else 'no class'}.",
-                hint="Make one sub-folder of images for each class, at least two.",
-            ),
-        )
-    scarce = [f"{name} ({count})" for name, count in counts.items() if count < MIN_IMAGES_PER_CLASS]
-    if scarce:
-        hint = f"Each class needs at least {MIN_IMAGES_PER_CLASS}."
-        return (FieldProblem(field="data", message=f"too few images in {', '.join(scarce[:5])}.", hint=hint),)
-    return ()
-
-
 def widths_of(spec: ImageTrainingSpec) -> tuple[int, ...]:
     """Return the channels of each stage of the small network."""
     return tuple(spec.width * factor for factor in _STAGE_WIDTHS[: spec.stages])
@@ -266,8 +245,8 @@ def _check_model(spec: ImageTrainingSpec) -> list[FieldProblem]:
 def check(spec: ImageTrainingSpec) -> tuple[FieldProblem, ...]:
     """Look at the images, the model, the layout, the teacher and the disk, and at how the fields fit together."""
     problems: list[FieldProblem] = []
-    if spec.data != DIGITS:
-        problems += _check_folder(Path(spec.data).expanduser())
+    problems += check_image_data(spec.data)
+    problems += check_stream(spec.loading, spec.steps, can_stream=False)
     problems += _check_model(spec)
     if spec.test_fraction + spec.validation_fraction > 0.8:
         message = "test and validation part leave too little to train on."

@@ -11,6 +11,9 @@ from core.train.parallel.equality import TOLERANCE, prove
 from tests.helpers.rank_group import run_in_ranks
 from tests.helpers.slow_blocks import measure
 
+# One start of each group serves all its tests, so the first of them waits for it; cores may be busy.
+pytestmark = pytest.mark.timeout(480)
+
 TWO = (
     "ddp",
     "zero1",

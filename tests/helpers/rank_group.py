@@ -13,7 +13,7 @@ import pytest
 from core.train.parallel.local_ranks import RanksFailed, call_in_ranks
 
 
-def run_in_ranks(function: Callable[..., Any], size: int, *, timeout_s: float = 240.0, **arguments: Any) -> list[Any]:
+def run_in_ranks(function: Callable[..., Any], size: int, *, timeout_s: float = 420.0, **arguments: Any) -> list[Any]:
     """Call a module-level function in ``size`` processes and return what each returned, by rank.
 
     Args:

@@ -113,20 +113,27 @@ class DecoderLM(nn.Module):
         Args:
             inputs: Tokens, int64 (batch, length); for a stage but the first the residual stream. Under context parallel
                 ``length`` is this rank's slices; under sequence parallel the residual stream is cut once more.
-            position_ids: int64 (batch, length), starting anew at each document; needed by stages and under context
-                parallel; None: counted from the beginning of the row.
+            position_ids: int64 (batch, length), starting anew at each document; needed by stages but the
+                first; None: counted from the beginning of the row.
             segment_ids: int64 (batch, length): attention stays within the same number; None: one document a row.
         """
         body: Any = self.model
         with self.autocast():
             hidden = body.embed_tokens(inputs) if self.is_first else inputs
             if position_ids is None:
-                position_ids = torch.arange(inputs.shape[1], device=inputs.device)[None]
+                position_ids = self._places(inputs)
             hidden = self._through_layers(hidden, position_ids, segment_ids)
             if not self.is_last:
                 return hidden
             assert self.lm_head is not None
             return self.lm_head(body.norm(hidden))
+
+    def _places(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return where the tokens stand in their rows, (1, length)."""
+        length = tokens.shape[1]
+        if self.context is None:
+            return torch.arange(length, device=tokens.device)[None]
+        return self.context.places(length * self.context.size)[None].to(tokens.device)
 
     def _through_layers(
         self, hidden: torch.Tensor, position_ids: torch.Tensor, segment_ids: torch.Tensor | None

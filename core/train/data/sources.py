@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
+from urllib.parse import urlsplit
 
 from core.contracts.errors import EnvironmentProblem, PilothouseError, UserError
 from core.train.specs.text_data import STDLIB
@@ -134,7 +135,10 @@ def _list_url(data: str, suffixes: frozenset[str]) -> list[Source]:
 
 def _remote(root: str, path: str, info: Mapping[str, Any]) -> Source:
     version = "-".join(str(info[key]) for key in _VERSION_KEYS if key in info)
-    name = f"{root.split('://', 1)[0]}://{path.lstrip('/')}"
+    parts, inner = urlsplit(root), path.lstrip("/")
+    # The bucket of a store is the first part of the path; the host of a file system is not.
+    host = "" if inner.split("/", 1)[0] == parts.netloc else f"{parts.netloc}/"
+    name = f"{parts.scheme}://{host}{inner}"
     return Source(name=name, path=path, root=root, size_bytes=int(info.get("size") or 0), version=version)
 
 
@@ -211,6 +215,8 @@ def _told(error: Exception, name: str) -> PilothouseError | None:
             return tell(error, name)
     if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError"}:
         return _forbidden(error, name)
+    if isinstance(error, OSError) and any(library in str(error) for library in ("libjvm", "libhdfs")):
+        return _no_library(error, name)
     if type(error).__name__ in {"BadGzipFile", "ZstdError"}:
         return UserError(f"{name} cannot be unpacked: {_reason(error)}.", "Copy or download it again.")
     is_network = type(error).__module__.split(".")[0] in _NETWORK_MODULES

@@ -107,6 +107,11 @@ def test_thousands_of_events_are_shown_at_once(qtbot, page):
     page.stability.grab()
     assert time.process_time() - began < 2.0
     assert page.stability.table.model().rowCount() == 5000
+    page.tabs.setCurrentWidget(page.board)
+    qtbot.waitUntil(lambda: any(not plot.is_dirty for plot in page.board.plots), timeout=10_000)
+    drawn = next(plot for plot in page.board.plots if not plot.is_dirty)._marker_lines._items["stability"]
+    assert 200 < len(drawn.xData) <= 2 * 300, "a tick for each column that can be told apart, not 5000 lines"
+    assert drawn.yData.max() < drawn.yData.min() + (drawn.getViewBox().viewRange()[1][1] - drawn.yData.min()) * 0.1
     page.stability.table.sortByColumn(0, Qt.SortOrder.DescendingOrder)
     steps = [page.stability.table.model().record(row).step for row in range(3)]
     assert steps == sorted(steps, reverse=True)

@@ -163,11 +163,17 @@ class LayoutPicture(QWidget):
         parts = self.layout_shown.tensor * self.layout_shown.context
         if parts > 1:
             part = place.context * self.layout_shown.tensor + place.tensor
-            colour = colour.lighter(100 + round(55 * part / (parts - 1)))
+            colour = _mixed(colour, QColor(theme().surface), 0.6 * part / (parts - 1))
         return colour
 
     def _on_theme(self) -> None:
         self.update()
+
+
+def _mixed(colour: QColor, other: QColor, share: float) -> QColor:
+    """Return a colour mixed with a share of another one: it pales on light and darkens on dark, and never turns white."""
+    pairs = zip(colour.getRgbF()[:3], other.getRgbF()[:3], strict=True)
+    return QColor.fromRgbF(*(one + (two - one) * share for one, two in pairs))
 
 
 def _plural(name: str, count: int) -> str:

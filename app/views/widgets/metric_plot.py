@@ -322,7 +322,7 @@ class MetricPlot(QFrame):
         for item in self._items.values():
             if item.is_visible:
                 item.place_marks(low, high, theme().danger)
-        self._marker_lines.stretch(low, high)
+        self._marker_lines.stretch(low, high, (first, last))
         self._clip_note.setVisible(self._options.clips_outliers and self._y_range is None)
 
     def _set_axes(self) -> None:

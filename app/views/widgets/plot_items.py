@@ -19,6 +19,10 @@ Floats = NDArray[np.float64]
 
 _FAINT_ALPHA = 90
 _DIMMED_ALPHA = 55
+_MAX_LINES = 40
+_FOOT = 0.06
+"""Share of the height that marker lines have where there are more than ``_MAX_LINES`` of a kind in view."""
+_COLUMNS = 300
 
 
 class ZoomBox(pg.ViewBox):
@@ -176,18 +180,28 @@ class MarkerLines:
         style = Qt.PenStyle.DotLine if kind == "checkpoint" else Qt.PenStyle.DashLine
         self._items[kind].setPen(pg.mkPen(colour, width=1, style=style))
 
-    def stretch(self, low: float, high: float) -> None:
-        """Let the lines reach over the visible height."""
+    def stretch(self, low: float, high: float, view: tuple[float, float]) -> None:
+        """Let the lines reach over the visible height; where they would hide the curves, over its foot only."""
         for kind, item in self._items.items():
             x = self._positions[kind]
-            y = np.tile(np.array([low, high]), len(x))
-            item.setData(x=np.repeat(x, 2), y=y, connect="pairs")
+            x = x[(x >= view[0]) & (x <= view[1])]
+            top = high
+            if len(x) > _MAX_LINES:
+                x = _thinned(x, view)
+                top = low + (high - low) * _FOOT
+            item.setData(x=np.repeat(x, 2), y=np.tile(np.array([low, top]), len(x)), connect="pairs")
 
     def clear(self) -> None:
         """Remove all lines."""
         for kind in self._positions:
             self._positions[kind] = np.empty(0)
-        self.stretch(0.0, 1.0)
+        self.stretch(0.0, 1.0, (0.0, 1.0))
+
+
+def _thinned(x: Floats, view: tuple[float, float]) -> Floats:
+    """Return one position for each of the columns that can be told apart."""
+    column = np.floor((x - view[0]) / max(view[1] - view[0], 1e-12) * _COLUMNS)
+    return x[np.unique(column, return_index=True)[1]]
 
 
 def _log10(values: Floats) -> Floats:

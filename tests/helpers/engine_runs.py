@@ -5,6 +5,8 @@ Several trainings go through one start of the ranks: each has a store of its own
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +25,7 @@ from tests.helpers.digit_task import RowSpec, RowTask
 from tests.helpers.token_task import TokenTask
 from tests.helpers.waiting import wait_for
 
+Task = RowTask | TokenTask
 RUN_ID = "20260101-000000-engine-abcdef"
 
 
@@ -116,7 +119,7 @@ def run_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
         home = Path(case["home"]) / (f"node{rank}" if own else "")
         context = SpyContext(home, rank=rank, attempt=case.get("attempt", 1), node=f"n{rank}" if own else "local")
         task = RowTask(dropout=0.2) if case.get("task") == "rows" else TokenTask(tied=case.get("tied", False))
-        undo = FAULTS[case["fault"]](context, rank) if "fault" in case else None
+        undo = FAULTS[case["fault"]](context, task, rank) if "fault" in case else None
         try:
             found.append(run_once(context, case["spec"], task))
         finally:
@@ -140,29 +143,39 @@ def _new_store(folder: Path, number: int, rank: int) -> object:
     return store
 
 
-def _stop_rank_1(context: SpyContext, rank: int) -> None:
+def _stop_rank_1(context: SpyContext, task: Task, rank: int) -> None:
+    del task
     if rank == 1:
         context.stop_at = 1
 
 
-def _fill_disk_of_rank_1(context: SpyContext, rank: int) -> Callable[[], None]:
+def _spoil_rank_1(context: SpyContext, task: Task, rank: int) -> None:
+    """Make the third step's first loss of rank 1 not a number."""
+    del context
+    if rank == 1 and isinstance(task, RowTask):
+        task.loss_scale = lambda number: math.nan if number == 5 else 1.0
+
+
+def _fill_disk_of_rank_1(context: SpyContext, task: Task, rank: int) -> Callable[[], None]:
     """Let the shards of rank 1 meet a full disk, from the second checkpoint on."""
     from torch.distributed.checkpoint import filesystem
 
-    real = filesystem._write_item
-    calls = [0]
+    del context, task
+    real = filesystem._write_files_from_queue
+    saves = [0]
 
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if rank == 1 and calls[0] > 40:
-            raise OSError(28, "No space left on device")
-        return real(*args, **kwargs)
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        saves[0] += 1
+        if rank == 1 and saves[0] > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*args, **kwargs)
 
-    filesystem._write_item = refuse
-    return lambda: setattr(filesystem, "_write_item", real)
+    filesystem._write_files_from_queue = refuse
+    return lambda: setattr(filesystem, "_write_files_from_queue", real)
 
 
-FAULTS: dict[str, Callable[[SpyContext, int], Callable[[], None] | None]] = {
+FAULTS: dict[str, Callable[[SpyContext, Task, int], Callable[[], None] | None]] = {
+    "nan on rank 1": _spoil_rank_1,
     "stop rank 1": _stop_rank_1,
     "disk of rank 1 full": _fill_disk_of_rank_1,
 }

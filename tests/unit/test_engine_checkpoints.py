@@ -58,7 +58,7 @@ def test_a_checkpoint_of_another_model_names_what_differs(tmp_path: Path, traine
 
 
 def test_a_checkpoint_of_another_optimizer_says_which(tmp_path: Path, trained: SpyContext) -> None:
-    fields = {"checkpoints": {"start_from": str(newest(trained))}, "optimizer": {"algorithm": "sgd"}}
+    fields: dict[str, Any] = {"checkpoints": {"start_from": str(newest(trained))}, "optimizer": {"algorithm": "sgd"}}
     with pytest.raises(UserError, match="state of adamw, but the run uses sgd"):
         train_here(tmp_path, **fields)
 
@@ -126,7 +126,9 @@ def test_a_small_file_that_is_no_checkpoint_is_a_sentence(tmp_path: Path) -> Non
 
 def test_the_best_checkpoint_stays_beside_the_newest(tmp_path: Path) -> None:
     # The rate ruins the model after the first validation, which stays the best.
-    fields = {"optimizer": {"lr": 5.0, "schedule": "constant", "algorithm": "sgd", "warmup_fraction": 0.0}}
+    fields: dict[str, Any] = {
+        "optimizer": {"lr": 5.0, "schedule": "constant", "algorithm": "sgd", "warmup_fraction": 0.0}
+    }
     context = train_here(tmp_path, steps=12, stability={"guard": False}, checkpoints={"keep_last": 1}, **fields)
     losses = context.curve("val/loss")
     best = 2 * (1 + losses.index(min(losses)))

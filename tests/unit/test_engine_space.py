@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections import namedtuple
+from typing import NamedTuple
 
 import pytest
 
 from core.train.space import check_space, checkpoint_bytes
 
-Usage = namedtuple("Usage", ["total", "used", "free"])
+
+class Usage(NamedTuple):
+    """What ``shutil.disk_usage`` returns."""
+
+    total: int
+    used: int
+    free: int
 
 
 def test_room_is_weights_and_optimizer_state_of_every_checkpoint_kept_and_of_the_one_being_written() -> None:

@@ -30,7 +30,7 @@ from core.train.engine.find_micro_batch import find_micro_batch
 from core.train.engine.keeping import Keeper, Kept, seed_rank
 from core.train.engine.loop import LoopParts, TrainingLoop
 from core.train.engine.measures import StepMeasures
-from core.train.engine.naming import changing_tensors
+from core.train.engine.naming import changing_tensors, local
 from core.train.engine.optim import Optimizers, build_optimizer
 from core.train.engine.passes import Passes
 from core.train.engine.position import Position
@@ -131,15 +131,16 @@ class _Training:
 
     def _begin(self, passes: Passes, resumed_from: Path | None) -> Position:
         """Return where the training begins; what is found by trying is found once, at the first start."""
-        spec = self._spec
+        spec, own_accum = self._spec, self._spec.optimizer.grad_accum_steps
         if resumed_from is not None:
             found = Position.from_values(files.load_training(resumed_from)["position"])
-            same_size = found.accum * found.micro_batch == spec.optimizer.grad_accum_steps * spec.micro_batch
-            accum = found.accum if same_size or not spec.tuning.find_micro_batch else spec.optimizer.grad_accum_steps
-            micro_batch = found.micro_batch if spec.tuning.find_micro_batch else spec.micro_batch
+            micro_batch, accum = found.micro_batch, found.accum // found.accum_factor
+            is_found = spec.tuning.find_micro_batch and micro_batch * accum == spec.micro_batch * own_accum
+            if not is_found:
+                micro_batch, accum = spec.micro_batch, own_accum
             lr = found.lr if spec.tuning.find_lr else spec.optimizer.lr
             return Position(lr=lr, micro_batch=micro_batch, accum=accum)
-        at = Position(lr=spec.optimizer.lr, micro_batch=spec.micro_batch, accum=spec.optimizer.grad_accum_steps)
+        at = Position(lr=spec.optimizer.lr, micro_batch=spec.micro_batch, accum=own_accum)
         for part in passes.model.parts:
             part.train()
         if spec.tuning.find_micro_batch:
@@ -216,7 +217,7 @@ class _Training:
         )
 
     def _say_start(self, model: ParallelModel, at: Position, resumed_from: Path | None) -> None:
-        weights = sum(p.numel() * model.share(p) for part in model.parts for p in part.parameters())
+        weights = sum(local(p).numel() * model.share(p) for part in model.parts for p in part.parameters())
         weights = sum(row[0] for row in self._agreement.gather([weights]))
         if not self._mesh.is_main:
             return

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from core.train.engine import many
 from core.train.engine.average import WeightAverage
 from core.train.engine.contracts import ParallelModel
+from core.train.engine.naming import local
 from core.train.engine.optim import Optimizers
 
 _RATIO_EVERY = 16
@@ -64,13 +64,13 @@ class Updater:
         self._optimizers.zero_grad()
 
     def _copies(self) -> list[torch.Tensor]:
-        return [_local(p).detach().clone() for p in self._optimizers.parameters.values()]
+        return [local(p).detach().clone() for p in self._optimizers.parameters.values()]
 
     @torch.no_grad()
     def _update_ratio(self, before: list[torch.Tensor]) -> float:
         """Return |new - old| / |new| over all weights of all ranks, each counted once."""
         parameters = list(self._optimizers.parameters.values())
-        now = [_local(p).detach() for p in parameters]
+        now = [local(p).detach() for p in parameters]
         many.subtract_(before, now)
         shares = torch.tensor([self._model.share(p) for p in parameters], device=now[0].device)
         moved = many.norms(before)
@@ -78,7 +78,3 @@ class Updater:
         squares = torch.stack([(shares * moved**2).sum(), (shares * size**2).sum()])
         moved_square, size_square = self._model.sum_over_model(squares).tolist()
         return math.sqrt(moved_square / size_square) if size_square > 0 else 0.0
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

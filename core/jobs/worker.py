@@ -11,7 +11,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from core.contracts.errors import EnvironmentProblem, PilothouseError
+from core.contracts.errors import Cancelled, EnvironmentProblem, PilothouseError
 from core.contracts.placement import LOCAL_NODE
 from core.jobs.context import WorkerContext
 from core.jobs.placed import placement_of
@@ -79,6 +79,8 @@ def host(run_dir: Path, attempt: int, node: str = LOCAL_NODE) -> int:
     context.obey_signals()
     try:
         kind.run(relocated(spec, placement, node), context)
+        context.close()
+    except Cancelled:  # a stop was asked for while the task could only give up, such as in reading data
         context.close()
     except SystemExit as error:
         return report(context, RuntimeError(f"the task ended its process itself with exit status {error.code!r}"))

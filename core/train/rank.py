@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from core.contracts.errors import PilothouseError
+from core.contracts.errors import Cancelled, PilothouseError
 from core.jobs.context import WorkerContext
 from core.jobs.placed import placement_of
 from core.jobs.records import EXIT_NO_SPACE
@@ -47,6 +47,8 @@ def main(run_dir: Path, attempt: int, node: str) -> int:
     context.obey_signals()
     try:
         kind.rank_run(relocated(spec, placement, node), context)
+        context.close()
+    except Cancelled:  # a stop was asked for while the task could only give up, such as in reading data
         context.close()
     except Exception as error:  # noqa: BLE001 - the top frame of a rank: everything becomes a sentence
         if _is_echo(error):

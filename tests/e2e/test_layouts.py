@@ -73,23 +73,23 @@ def test_every_proved_layout_has_a_size_that_is_known() -> None:
 @pytest.fixture(scope="module")
 def measured() -> list[dict[str, dict[str, float]]]:
     return run_in_ranks(
-        measure, 2, schedules=("gpipe", "1f1b", "interleaved"), ranks=2, amount=8, forward_s=0.03, backward_s=0.06
+        measure, 2, schedules=("gpipe", "1f1b", "interleaved"), ranks=2, amount=4, forward_s=0.05, backward_s=0.1
     )
 
 
 @pytest.mark.parametrize(
     ("schedule", "theory"),
-    [("gpipe", 1 / (8 + 1)), ("1f1b", 1 / (8 + 1)), ("interleaved", 0.5 / (8 + 0.5))],
+    [("gpipe", 1 / (4 + 1)), ("1f1b", 1 / (4 + 1)), ("interleaved", 0.5 / (4 + 0.5))],
 )
 def test_pipelines_idle_as_theory_says(
     measured: list[dict[str, dict[str, float]]], schedule: str, theory: float
 ) -> None:
     """(p - 1) / (m + p - 1) of the step; with v stages a rank the start and the end are v times shorter."""
-    assert measured[0][schedule]["bubble"] == pytest.approx(theory, abs=0.06)
+    assert measured[0][schedule]["bubble"] == pytest.approx(theory, abs=0.05)
 
 
 def test_1f1b_holds_as_many_micro_batches_as_stages_and_gpipe_all(
     measured: list[dict[str, dict[str, float]]],
 ) -> None:
-    assert [rank["gpipe"]["peak"] for rank in measured] == [8, 8]
+    assert [rank["gpipe"]["peak"] for rank in measured] == [4, 4]
     assert [rank["1f1b"]["peak"] for rank in measured] == [2, 1]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.train.data.advice import loading_advice
+from core.train.data.advice import WaitTally, loading_advice
 from core.train.data.checks import check_image_data, check_stream, check_table_data, check_text_data
 from core.train.specs.loading import LoadingSpec
 from core.train.specs.table_data import TableDataSpec
@@ -119,3 +119,11 @@ def test_advice_names_the_next_thing_to_change(fraction: float, loading: Loading
     advice = loading_advice(fraction, loading, cores)
     assert told in advice
     assert bool(advice) == bool(told)
+
+
+def test_a_training_that_waited_is_told_at_its_end() -> None:
+    tally = WaitTally()
+    assert tally.advice(LoadingSpec(), 1) == ""
+    tally.add(0.5, 1.0)
+    tally.add(0.1, 1.0)
+    assert tally.advice(LoadingSpec(), 1).startswith("The training waits for data 30% of the time.")

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import os
+
 from core.train.specs.loading import LoadingSpec
 
 NOTEWORTHY_FRACTION = 0.05
 _ENOUGH_AHEAD = 8
+
+
+class WaitTally:
+    """How long a training has waited for its data. Thread: one."""
+
+    def __init__(self) -> None:
+        self._waited_s = 0.0
+        self._total_s = 0.0
+
+    def add(self, waited_s: float, total_s: float) -> None:
+        """Take in a step: seconds waited, and seconds of all of it."""
+        self._waited_s += waited_s
+        self._total_s += total_s
+
+    def advice(self, loading: LoadingSpec, local_ranks: int) -> str:
+        """Return ``loading_advice`` for the steps so far on this machine; empty before the first."""
+        cores = (os.cpu_count() or 1) // max(1, local_ranks)
+        return loading_advice(self._waited_s / self._total_s, loading, cores) if self._total_s else ""
 
 
 def loading_advice(wait_fraction: float, loading: LoadingSpec, cores: int) -> str:

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from core.contracts.errors import UserError
 from core.contracts.worker import RunContext
+from core.train.data.advice import WaitTally
 from core.train.engine.agreement import Agreement
 from core.train.engine.contracts import (
     Batches,
@@ -138,6 +139,7 @@ class TrainingLoop:
         self._busy_s = 0.0
         self._busy_times_s: tuple[float, ...] = ()
         self._must_stop = False
+        self._waits = WaitTally()
 
     def run(self) -> bool:
         """Train to the end; False when stopped or paused before (a checkpoint was saved).
@@ -153,12 +155,20 @@ class TrainingLoop:
             self._validate_if_due()
             if at.step >= parts.total_steps and not self._must_stop:
                 parts.keeper.save(wait=True)
+                self._advise()
                 return True
             if not self._must_stop:
                 self._save_if_due()
                 self._timed_step()
         parts.keeper.save(wait=True)
         return False
+
+    def _advise(self) -> None:
+        """Say what to change where the training has waited for its data."""
+        parts = self._parts
+        advice = self._waits.advice(parts.spec.loading, parts.spec.parallel.processes)
+        if advice and self._mesh.is_main:
+            parts.context.log(advice, "warning")
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -176,6 +186,7 @@ class TrainingLoop:
         seconds = self._watch.total()
         self._busy_s = seconds - parts.agreement.seconds
         self._at.elapsed_s += seconds
+        self._waits.add(parts.batches.last_wait_s, seconds)
         parts.observer.after_step(number)
         if not rolled_back:
             self._at.step = number

@@ -61,10 +61,7 @@ def report_text(report: ProfileReport) -> str:
     who = f"rank {report.rank}" if report.rank >= 0 else "all processes of the node"
     parts = [
         f"{report.source}: {steps}, {who} on {report.device}, {report.wall_s:.3g} s",
-        table(
-            ("CATEGORY", "SECONDS", "SHARE"),
-            [(one.name, f"{one.seconds:.4g}", f"{one.fraction:.1%}") for one in report.categories],
-        ),
+        _categories(report),
         _costs("PHASE", report.phases),
         _costs("OPERATOR", report.operators),
     ]
@@ -74,8 +71,14 @@ def report_text(report: ProfileReport) -> str:
         if curve.allocated_bytes
     ]
     if report.trace_path:
-        parts.append(f"trace: {report.trace_path} (opens in https://ui.perfetto.dev)")
+        viewer = "https://ui.perfetto.dev" if report.trace_path.endswith(".json.gz") else "Nsight Systems"
+        parts.append(f"trace: {report.trace_path} (opens in {viewer})")
     return "\n\n".join(part for part in parts if part)
+
+
+def _categories(report: ProfileReport) -> str:
+    rows = [(one.name, f"{one.seconds:.4g}", f"{one.fraction:.1%}") for one in report.categories]
+    return table(("CATEGORY", "SECONDS", "SHARE"), rows) if rows else ""
 
 
 def _costs(heading: str, costs: Sequence[OperatorTime]) -> str:

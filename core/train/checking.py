@@ -14,6 +14,7 @@ from core.runlog.layout import RunLayout
 from core.settings.home import default_home
 from core.train.memory import estimate_memory
 from core.train.models.shape import ModelShape
+from core.train.profile.nsys import check_nsys
 from core.train.space import check_space, checkpoint_bytes
 from core.train.specs.training import TrainingSpec
 
@@ -57,10 +58,10 @@ def check_space_of(spec: TrainingSpec, shape: ModelShape | None) -> tuple[FieldP
 def check_parallel(
     spec: TrainingSpec, shape: ModelShape | None, *, sequence_length: int = 0
 ) -> tuple[FieldProblem, ...]:
-    """Return what is wrong with the layout of a spec for a model of this shape; see ``check_layout``."""
+    """Return what stands against the ranks of a spec: their layout for a model of this shape, and how they are started."""
     from core.train.parallel.layout import check_layout
 
-    return check_layout(
+    problems = check_layout(
         spec.parallel,
         shape,
         nodes=max(1, len(spec.launch.hosts)),
@@ -69,6 +70,9 @@ def check_parallel(
         global_batch=spec.global_batch,
         sequence_length=sequence_length,
     )
+    # What other hosts have on their PATH is not known here; a rank that finds none there says so.
+    is_elsewhere = spec.launch.hosts or spec.launch.slurm.cluster or spec.launch.kubernetes.context
+    return problems if is_elsewhere else (*problems, *check_nsys(spec.tuning.nsys))
 
 
 def _check_teacher(teacher: str) -> tuple[FieldProblem, ...]:

@@ -200,12 +200,14 @@ def test_a_rank_that_was_slow_from_the_start_is_named_too() -> None:
     assert named == ["Rank 2 takes 0.9 s a step, 9.0 times as long as the others."]
 
 
-def test_waiting_for_data_is_noted_with_its_share() -> None:
-    guard = make_guard(SPEC, ranks=2)
-    found = [guard.observe(seen(n, step_times_s=(0.1, 0.1), data_waits_s=(0.0, 0.06))) for n in range(1, 40)]
-    noted = [decision for decision in found if decision.signal == "data_wait"]
-    assert len(noted) == 1
-    assert noted[0].reason.startswith("60% of the step time is spent waiting for data.")
+def test_waiting_for_data_is_noted_with_its_share_or_what_to_change() -> None:
+    for advise, reason in (
+        (lambda _: "", "60% of the step time is spent waiting for data."),
+        (lambda share: f"Load more; {share:.2f} is waited for.", "Load more; 0.60 is waited for."),
+    ):
+        guard = make_guard(SPEC, ranks=2, advise=advise)
+        found = [guard.observe(seen(n, step_times_s=(0.1, 0.1), data_waits_s=(0.0, 0.06))) for n in range(1, 40)]
+        assert [decision.reason for decision in found if decision.signal == "data_wait"] == [reason]
 
 
 def test_the_most_severe_policy_is_carried_out_and_the_others_are_noted() -> None:

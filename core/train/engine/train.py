@@ -7,6 +7,7 @@ the same code without exchanges. Every kind that trains with our engine calls it
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 
 from core.contracts.errors import UserError
 from core.contracts.worker import RunContext
+from core.train.data.advice import loading_advice
 from core.train.data.batches import make_batches
 from core.train.distill import distilling
 from core.train.engine import checkpoint_files as files
@@ -174,11 +176,16 @@ class _Training:
             batches=self._batches(passes.task, at),
             optimizers=build_optimizer(parts, spec.optimizer),
             average=WeightAverage(tensors, spec.optimizer.ema_decay) if spec.optimizer.ema_decay else None,
-            guard=make_guard(spec.stability, self._mesh.world) if spec.stability.guard else None,
+            guard=make_guard(spec.stability, self._mesh.world, self._advise) if spec.stability.guard else None,
         )
         # What is random from here on (dropout) differs between ranks with different samples.
         seed_rank(spec.seed, self._mesh)
         return built
+
+    def _advise(self, wait_fraction: float) -> str:
+        """Say what to change when this share of the time is spent waiting for data."""
+        cores = (os.cpu_count() or 1) // self._spec.parallel.processes
+        return loading_advice(wait_fraction, self._spec.loading, cores)
 
     def _keeper(self, built: _Built, at: Position) -> Keeper:
         kept = Kept(

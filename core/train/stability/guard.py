@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -31,6 +31,7 @@ SCALE_COLLAPSE = "scale_collapse"
 SLOW_STEP = "slow_step"
 DATA_WAIT = "data_wait"
 
+Advise = Callable[[float], str]
 _SEVERITY = {policy: rank for rank, policy in enumerate(get_args(Policy))}
 _COUNTED = frozenset({"lower-lr", "raise-accumulation", "roll-back"})
 _NOT_TAKEN = frozenset({"skip", "roll-back", "pause", "stop"})
@@ -43,7 +44,6 @@ _LOSS_FLOORS = (0.02, 0.01)
 """Least spread of the loss that is believed, as shares of its median and of the highest median there was."""
 _NORM_FLOOR = 0.15
 """Least spread of the logarithm of a gradient norm that is believed."""
-_FASTER_DATA = "More loading workers (loading.workers) or samples that were prepared beforehand help."
 _BLOCK_MARGIN = 1.5
 """With many blocks one is always far out: their limit is wider."""
 
@@ -59,15 +59,17 @@ class _Signal:
 class StabilityGuard:
     """The guard of one training, on every rank. One thread; some ten microseconds a step."""
 
-    def __init__(self, spec: StabilitySpec, ranks: int) -> None:
+    def __init__(self, spec: StabilitySpec, ranks: int, advise: Advise) -> None:
         """Prepare with empty windows.
 
         Args:
             spec: Policies and limits.
             ranks: Ranks of the training, to say whether one can be slower than others.
+            advise: Says what to change about the loading.
         """
         self._spec = spec
         self._ranks = ranks
+        self._advise = advise
         self._losses = RecentValues(spec.window_steps)
         self._peak = 0.0
         self._high: deque[bool] = deque(maxlen=2)
@@ -161,7 +163,7 @@ class StabilityGuard:
             yield _Signal(SLOW_STEP, spec.on_slow_step, reason)
         share = self._speed.waiting()
         if share:
-            reason = f"{share:.0%} of the step time is spent waiting for data. {_FASTER_DATA}"
+            reason = self._advise(share) or f"{share:.0%} of the step time is spent waiting for data."
             yield _Signal(DATA_WAIT, spec.on_data_wait, reason)
 
     def _take_in(self, seen: Observation) -> None:
@@ -253,6 +255,12 @@ def _not_finite(seen: Observation) -> str:
     return f"The gradient norm is {seen.norms.total}{where}."
 
 
-def make_guard(spec: StabilitySpec, ranks: int) -> Guard:
-    """Return the guard of a training on so many ranks; for one that is to go unguarded it is not called."""
-    return StabilityGuard(spec, ranks)
+def make_guard(spec: StabilitySpec, ranks: int, advise: Advise = lambda _: "") -> Guard:
+    """Return the guard of a training; for one that is to go unguarded it is not called.
+
+    Args:
+        spec: Policies and limits.
+        ranks: Ranks of the training.
+        advise: Returns what to change when this share of the time (0 to 1) is spent waiting for data; may be empty.
+    """
+    return StabilityGuard(spec, ranks, advise)

@@ -20,6 +20,8 @@ from core.settings.resources import examples_dir
 from core.train.models.export_hf import save_model
 from core.train.models.tokenizer import bpe_tokenizer, byte_tokenizer
 from core.train.tasks.language import KIND, LanguageTrainingSpec, check
+from tests.helpers.language_ranks import train_cases
+from tests.helpers.rank_group import run_in_ranks
 from tests.helpers.recording_context import RecordingContext
 
 SENTENCE = "the quick brown fox jumps over the lazy dog. "
@@ -117,10 +119,9 @@ def test_a_trained_encoding_needs_fewer_tokens_for_the_same_text(text: Path, tmp
     assert context.results["val/bits_per_byte"] < context.results["val/loss"] / math.log(2) / 3
 
 
-@pytest.mark.parametrize("mode", ["lora", "qlora"])
-def test_adapters_train_alone_and_are_exported_or_merged(mode: str, text: Path, tmp_path: Path) -> None:
+def test_adapters_train_alone_and_are_exported_or_merged(text: Path, tmp_path: Path) -> None:
     base = base_model(tmp_path / "base", text, tmp_path / "first")
-    adapter = {"mode": mode, "rank": 4, "targets": "all-linear"}
+    adapter = {"mode": "lora", "rank": 4, "targets": "all-linear"}
     spec = small(text, model={"source": str(base)}, adapter=adapter, steps=12, evaluate_every=6)
     context = trained(spec, tmp_path / "beside")
     assert context.curve("val/loss")[-1][1] < context.curve("train/loss")[0][1]
@@ -231,6 +232,43 @@ def test_estimates_and_room_are_told_before_anything_is_loaded(text: Path, monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (problem,) = check(unknown)
     assert "acme/never-fetched is not on this machine" in problem.message
+
+
+@pytest.mark.timeout(300)
+def test_ranks_train_as_one_process_does_also_with_adapters(text: Path, tmp_path: Path) -> None:
+    base = base_model(tmp_path / "base", text, tmp_path / "first")
+    alone = {"steps": 4, "evaluate_every": 4, "micro_batch": 4, "optimizer": {"lr": 0.02, "grad_accum_steps": 2}}
+    adapter = {"rank": 4, "targets": "all-linear"}
+    cases = {
+        "full": {},
+        "lora": {"model": {"source": str(base)}, "adapter": {**adapter, "mode": "lora", "merge": True}},
+        "qlora": {"model": {"source": str(base)}, "adapter": {**adapter, "mode": "qlora"}},
+    }
+    shared = {"steps": 4, "evaluate_every": 4, "micro_batch": 4}
+    layouts = {
+        "full": {"processes": 2, "tensor": 2},
+        "lora": {"processes": 2, "sharding": "zero3"},
+        "qlora": {"processes": 2},
+    }
+    specs = {name: msgspec.to_builtins(small(text, **alone, **case)) for name, case in cases.items()}
+    split = {
+        name: msgspec.to_builtins(small(text, **(alone if name == "full" else shared), **case, parallel=layouts[name]))
+        for name, case in cases.items()
+    }
+    expected = train_cases(str(tmp_path / "alone"), specs)
+    found = run_in_ranks(train_cases, 2, home=str(tmp_path / "ranks"), cases=split)[0]
+    for name in cases:
+        assert found[name]["losses"] == pytest.approx(expected[name]["losses"], rel=1e-5), name
+        assert found[name]["validation"] == pytest.approx(expected[name]["validation"], rel=1e-5), name
+        assert found[name]["artifacts"].keys() == expected[name]["artifacts"].keys()
+    assert "model.adapter" in found["qlora"]["artifacts"]
+    for name in ("full", "lora"):
+        models = [
+            AutoModelForCausalLM.from_pretrained(runs[name]["artifacts"]["model.huggingface"])
+            for runs in (expected, found)
+        ]
+        for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-4)  # a step moves weights by up to 2e-2
 
 
 @pytest.mark.parametrize("name", KIND.examples)

@@ -50,8 +50,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Script]:
     def install(**decisions: Decision) -> Script:
         script = Script({int(name.removeprefix("at")): decision for name, decision in decisions.items()})
 
-        def make(spec: StabilitySpec, ranks: int) -> Script:
-            del spec, ranks
+        def make(spec: StabilitySpec, ranks: int, advise: Callable[[float], str]) -> Script:
+            del spec, ranks, advise
             return script
 
         monkeypatch.setattr(engine, "make_guard", make)

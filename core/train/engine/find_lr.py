@@ -68,7 +68,7 @@ def _sweep(
     for step in range(_STEPS):
         lr = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (_STEPS - 1))
         found = passes.run(batches.next_step(micro_batches))
-        norm = passes.model.gradient_norms(by_block=False).total
+        norm = found.norms.total
         if not (math.isfinite(found.loss) and math.isfinite(norm)):
             break
         if norm > limit:

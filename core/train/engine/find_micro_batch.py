@@ -12,9 +12,11 @@ import psutil
 import torch
 
 from core.contracts.worker import RunContext
-from core.train.engine.contracts import Batch, DataPart, SampleKey
+from core.train.data.batches import make_batches
+from core.train.engine.contracts import DataPart
 from core.train.engine.meters import peak_memory_bytes
 from core.train.engine.passes import Passes
+from core.train.specs.loading import LoadingSpec
 from core.train.specs.training import TrainingSpec
 
 _USABLE = 0.9
@@ -87,18 +89,17 @@ def _peak(passes: Passes, part: DataPart, size: int, micro_batches: int) -> floa
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     ran_out = False
+    loading = LoadingSpec(loading_processes=0)
+    batches = make_batches(part, passes.model.mesh, micro_batch=size, seed=0, loading=loading)
     try:
-        passes.run([_batch(part, size)] * micro_batches)
+        passes.run(batches.next_step(micro_batches))
     except torch.OutOfMemoryError:
         ran_out = True
+    finally:
+        batches.close()
     for module in passes.model.parts:
         module.zero_grad(set_to_none=True)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     rows = passes.agreement.gather([peak_memory_bytes(device), float(ran_out)])
     return None if any(row[1] > 0 for row in rows) else max(row[0] for row in rows)
-
-
-def _batch(part: DataPart, size: int) -> Batch:
-    count = len(part.samples)
-    return part.collate([part.samples[SampleKey(number % count, 0)] for number in range(size)])

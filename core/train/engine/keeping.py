@@ -22,7 +22,7 @@ from core.train.engine import checkpoint_files as files
 from core.train.engine.average import WeightAverage
 from core.train.engine.checkpointing import CheckpointStore, Snapshot
 from core.train.engine.contracts import Batches, Guard, Mesh, ParallelModel
-from core.train.engine.naming import changing_tensors, make_state, optimizer_tensors, put_numbers
+from core.train.engine.naming import changing_tensors, optimizer_tensors, put_numbers
 from core.train.engine.optim import Optimizers
 from core.train.engine.position import Position
 from core.train.engine.precision import Arithmetic
@@ -109,9 +109,6 @@ class Keeper:
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         kept = self._kept
-        for member in kept.optimizers.members:
-            if not member.state:
-                make_state(member, [p for group in member.param_groups for p in group["params"]])
         found = {f"model.{name}": tensor for name, tensor in changing_tensors(kept.model.parts).items()}
         moments = optimizer_tensors(kept.optimizers.members, kept.optimizers.parameters)
         found |= {f"optimizer.{name}": tensor for name, tensor in moments.items()}

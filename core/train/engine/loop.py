@@ -201,10 +201,9 @@ class TrainingLoop:
             micro_batches = parts.batches.next_step(at.accum)
         own = [parts.batches.last_wait_s, self._busy_s]
         own += [float(parts.context.should_stop()), float(parts.keeper.failed)]
-        found = parts.passes.run(micro_batches, own)
+        found = parts.passes.run(micro_batches, own, by_block=parts.guard is not None)
         self._watch.seconds["forward_backward"] = found.seconds
         self._heed(found.told)
-        norms = parts.model.gradient_norms(by_block=parts.guard is not None)
         spec = parts.spec.optimizer
         return _Step(
             number=number,
@@ -212,7 +211,7 @@ class TrainingLoop:
             units=found.units,
             loss=found.loss,
             waits_s=tuple(row[0] for row in found.told),
-            norms=norms,
+            norms=found.norms,
         )
 
     def _heed(self, told: tuple[tuple[float, ...], ...]) -> None:

@@ -38,10 +38,10 @@ def changing_tensors(parts: Sequence[nn.Module]) -> dict[str, torch.Tensor]:
 
 
 def make_state(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
-    """Make an optimizer's state tensors, without moving any weight: a step of zero gradients at a rate of zero.
+    """Make an optimizer's state tensors, for every parameter, without moving any: a zero gradient at a rate of zero.
 
-    Raises:
-        Whatever the optimizer's own step does.
+    So checkpoints hold the same names whichever parameters had a gradient yet. Counters are put back to 0: the first real
+    step is that of a fresh optimizer.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     held = [parameter.grad for parameter in parameters]
@@ -54,6 +54,11 @@ def make_state(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None
         parameter.grad = gradient
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
+    for entries in optimizer.state.values():
+        if isinstance(entries.get("step"), torch.Tensor):
+            entries["step"].zero_()
+        elif "step" in entries:
+            entries["step"] = 0
 
 
 def optimizer_tensors(optimizers: Sequence[Optimizer], parameters: dict[str, nn.Parameter]) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from core.contracts.errors import EnvironmentProblem, UserError
-from core.train.engine.naming import trained_parameters
+from core.train.engine.naming import make_state, trained_parameters
 from core.train.specs.optimizer import OptimizerSpec
 
 # Matrices that Muon's orthogonal updates are not meant for: tables of embeddings and the output layer (Jordan, 2024).
@@ -99,6 +99,8 @@ def build_optimizer(parts: Sequence[nn.Module], spec: OptimizerSpec) -> Optimize
             members = _muon(parameters, spec)
         case "adamw-8bit":
             members = [_adamw_8bit(parameters, spec)]
+    for member in members:
+        make_state(member, [p for group in member.param_groups for p in group["params"]])
     return Optimizers(members, parameters)
 
 

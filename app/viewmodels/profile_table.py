@@ -8,6 +8,8 @@ from app.viewmodels.record_table import RecordColumn
 from app.viewmodels.wording import moment_text, span_text
 from core.contracts.profiles import OperatorTime, ProfileReport
 
+_MAX_PHASES = 8
+
 
 def fine_span_text(seconds: float) -> str:
     """Return a duration down to microseconds, such as ``12.3 ms`` or ``840 µs``."""
@@ -41,6 +43,12 @@ def operators_of(report: ProfileReport, text: str) -> list[OperatorTime]:
     """Return the operators whose name contains every word of ``text``."""
     words = text.lower().split()
     return [operator for operator in report.operators if all(word in operator.name.lower() for word in words)]
+
+
+def phase_shares(report: ProfileReport) -> list[tuple[str, float, float]]:
+    """Return the longest phases: name, seconds and share of the wall time. Phases may lie within each other."""
+    timed = [(phase.name, max(phase.total_cpu_s, phase.total_device_s)) for phase in report.phases[:_MAX_PHASES]]
+    return [(name, seconds, min(seconds / report.wall_s, 1.0) if report.wall_s > 0 else 0.0) for name, seconds in timed]
 
 
 def has_device_times(report: ProfileReport) -> bool:

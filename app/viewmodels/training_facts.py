@@ -85,11 +85,12 @@ def _cell(cell: Cell) -> str:
 
 
 def best_step(detail: RunDetail) -> int | None:
-    """Return the step of the best checkpoint: as the run says, else the one kept though it is older than the newest ones."""
+    """Return the step of the best checkpoint: as a model it made says, else the one kept though it is older than the newest."""
     steps = sorted(record.step for record in detail.checkpoints)
-    told = detail.summary.final.get(_BEST)
-    if told is not None and told in steps:
-        return int(told)
+    for artifact in detail.artifacts:
+        told = artifact.meta.get(_BEST)
+        if isinstance(told, (int, float)) and told in steps:
+            return int(told)
     asked = _checkpoints_of(detail.spec_toml)
     keep_last = asked.get("keep_last")
     if not asked.get("keep_best", False) or not isinstance(keep_last, int) or len(steps) != keep_last + 1:

@@ -18,6 +18,8 @@ from app.viewmodels.profile_table import fine_span_text
 from app.viewmodels.stability_events import event_text
 from app.views.run_detail_page import RunDetailPage
 from app.views.theme import apply_theme
+from app.views.widgets.chip import Chip
+from app.views.widgets.meter import FillBar
 from core.contracts.ids import RunId
 from core.contracts.profiles import SUMMARY_KIND
 from core.contracts.runs import MarkerRecord
@@ -208,6 +210,21 @@ def test_a_new_run_starts_from_a_checkpoint(qtbot, page, tmp_path):
     values = filled.args[0].values
     assert values["checkpoints.start_from"].endswith("step-300")
     assert values["parent"] == run_dir.name
+
+
+def test_the_best_checkpoint_is_the_one_kept_though_older(qtbot, page):
+    opened(qtbot, page, build(page, steps=300))
+    page.tabs.setCurrentWidget(page.artifacts)
+    marks = [chip.accessibleName() for chip in page.artifacts.findChildren(Chip)]
+    assert marks == ["newest", "best"], "two of three are the newest that stay (keep_last), the third is the best"
+
+
+def test_phases_that_lie_within_each_other_have_bars_of_their_own(qtbot, page):
+    opened(qtbot, page, build(page))
+    page.tabs.setCurrentWidget(page.profile)
+    qtbot.waitUntil(lambda: bool(page.profile._phases.findChildren(FillBar)), timeout=10_000)
+    named = [bar.accessibleName() for bar in page.profile._phases.findChildren(FillBar)]
+    assert named == ["forward: 36% of the time", "backward: 50% of the time"]
 
 
 def test_further_ranks_share_the_charts_of_memory_and_step_time(qtbot, page):

@@ -160,6 +160,20 @@ def test_all_problems_are_listed_and_lead_to_their_fields(qtbot, page):
     reviewed(qtbot, page, "Ready to launch")
 
 
+def test_the_layout_is_checked_and_its_memory_estimated_while_it_is_filled_in(qtbot, page):
+    press(qtbot, page, "card_train.language")
+    panel = page.wizard._forms["train.language"].layout_panel
+    qtbot.waitUntil(lambda: not panel.estimate.isHidden(), timeout=20_000)
+    alone = panel.estimate.words.text()
+    page.wizard.state.set_values({"parallel.processes": 3, "parallel.tensor": 2})
+    problems = panel.findChild(QLabel, "layout_problems")
+    qtbot.waitUntil(lambda: "not a multiple of" in problems.text(), timeout=20_000)
+    page.wizard.state.set_values({"parallel.processes": 4})
+    qtbot.waitUntil(problems.isHidden, timeout=20_000)
+    assert panel.estimate.words.text() != alone
+    assert "shared by 4 processes" in panel.estimate.words.text()
+
+
 def test_a_missing_folder_is_found_before_the_launch(qtbot, page):
     press(qtbot, page, "card_train.image")
     retype(qtbot, page, "field_data", "/nowhere/at/all")

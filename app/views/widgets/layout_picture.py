@@ -172,8 +172,8 @@ class LayoutPicture(QWidget):
 
 def _mixed(colour: QColor, other: QColor, share: float) -> QColor:
     """Return a colour mixed with a share of another one: it pales on light and darkens on dark, and never turns white."""
-    pairs = zip(colour.getRgbF()[:3], other.getRgbF()[:3], strict=True)
-    return QColor.fromRgbF(*(one + (two - one) * share for one, two in pairs))
+    ends = ((colour.redF(), other.redF()), (colour.greenF(), other.greenF()), (colour.blueF(), other.blueF()))
+    return QColor.fromRgbF(*(one + (two - one) * share for one, two in ends))
 
 
 def _plural(name: str, count: int) -> str:

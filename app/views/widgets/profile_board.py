@@ -11,6 +11,7 @@ from pathlib import Path
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QFileDialog,
+    QGridLayout,
     QHBoxLayout,
     QHeaderView,
     QLabel,
@@ -29,6 +30,7 @@ from app.viewmodels.profile_table import (
     has_device_times,
     heading,
     operators_of,
+    phase_shares,
 )
 from app.viewmodels.record_table import RecordTableModel
 from app.views.icons import icon
@@ -37,6 +39,7 @@ from app.views.theme import SPACE, set_kind, set_role
 from app.views.widgets.card import Card
 from app.views.widgets.empty_state import EmptyState
 from app.views.widgets.memory_timeline import MemoryTimeline
+from app.views.widgets.meter import FillBar
 from app.views.widgets.record_table import RecordTable
 from app.views.widgets.run_menu import open_path
 from app.views.widgets.stacked_bar import BarPart, StackedBar
@@ -47,7 +50,6 @@ from core.contracts.states import RunState
 
 _STEPS = 3
 _TABLE_HEIGHT = 420
-_MAX_PHASES = 8
 
 
 class ProfileBoard(QWidget):
@@ -115,10 +117,7 @@ class ProfileBoard(QWidget):
             BarPart(name=one.name.capitalize(), size=one.seconds) for one in report.categories if one.seconds > 0
         ]
         self._categories.show_parts(seconds)
-        phases = [BarPart(name=one.name, size=max(one.total_cpu_s, one.total_device_s)) for one in report.phases]
-        self._phases.show_parts(phases[:_MAX_PHASES])
-        self._phases.setVisible(bool(phases))
-        self._phases_title.setVisible(bool(phases))
+        self._show_phases(report)
         for column in DEVICE_COLUMNS:
             self.table.setColumnHidden(column, not has_device_times(report))
         self._filter()
@@ -164,10 +163,13 @@ class ProfileBoard(QWidget):
         self._heading.setWordWrap(True)
         set_kind(self._heading, "muted")
         self._categories = StackedBar(fine_span_text)
-        self._phases_title = QLabel("By phase of a step")
-        set_kind(self._phases_title, "caption")
-        self._phases = StackedBar(fine_span_text)
-        for widget in (self._heading, self._categories, self._phases_title, self._phases):
+        self._phases = QWidget()
+        self._phase_grid = QGridLayout(self._phases)
+        self._phase_grid.setContentsMargins(0, SPACE.s, 0, SPACE.s)
+        self._phase_grid.setHorizontalSpacing(SPACE.m)
+        self._phase_grid.setVerticalSpacing(SPACE.xs)
+        self._phase_grid.setColumnStretch(2, 1)
+        for widget in (self._heading, self._categories, self._phases):
             card.body.addWidget(widget)
         row = QHBoxLayout()
         row.setSpacing(SPACE.s)
@@ -216,6 +218,24 @@ class ProfileBoard(QWidget):
         self._memory = MemoryTimeline()
         card.body.addWidget(self._memory)
         return card
+
+    def _show_phases(self, report: ProfileReport) -> None:
+        """Show phases as bars of their own: one may lie within another, so that they do not add up."""
+        while (item := self._phase_grid.takeAt(0)) is not None:
+            widget = item.widget()
+            if widget is not None:
+                widget.hide()
+                widget.deleteLater()
+        shares = phase_shares(report)
+        self._phases.setVisible(bool(shares))
+        for row, (name, seconds, share) in enumerate(shares):
+            label, time, bar = QLabel(name), QLabel(fine_span_text(seconds)), FillBar(warns=False)
+            label.setTextFormat(Qt.TextFormat.PlainText)
+            set_kind(label, "caption")
+            bar.set_share(share)
+            bar.setAccessibleName(f"{name}: {share:.0%} of the time")
+            for column, widget in enumerate((label, time, bar)):
+                self._phase_grid.addWidget(widget, row, column, Qt.AlignmentFlag.AlignVCenter)
 
     def _filter(self) -> None:
         self._model.set_rows(() if self._report is None else operators_of(self._report, self.search.text()))

@@ -15,7 +15,6 @@ from PySide6.QtWidgets import (
     QLabel,
     QLineEdit,
     QPushButton,
-    QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -42,6 +41,7 @@ from core.contracts.runs import MarkerRecord, RunDetail
 
 _WIDTHS = (90, 120, 170, 190)
 _TABLE_HEIGHT = 420
+_EMPTY_HEIGHT = 220
 
 
 class StabilityBoard(QWidget):
@@ -61,9 +61,9 @@ class StabilityBoard(QWidget):
         outer.setContentsMargins(0, SPACE.s, 0, 0)
         body = QVBoxLayout()
         body.setSpacing(SPACE.m)
-        body.addWidget(self._build_events(), 1)
+        body.addWidget(self._build_events())
         body.addWidget(self._build_policies())
-        body.addStretch(0)
+        body.addStretch(1)
         outer.addWidget(scroll_area(body, SPACE.s), 1)
 
     @staticmethod
@@ -83,7 +83,8 @@ class StabilityBoard(QWidget):
         actions = dict.fromkeys(event.action for event in events)
         _fill_choice(self.action, "Every action", [(action_title(name), name) for name in actions])
         self._counts.setText(" · ".join(f"{signal_title(name)} {count}" for name, count in counts(events)))
-        self._stack.setCurrentIndex(1 if events else 0)
+        self._empty.setVisible(not events)
+        self._filled.setVisible(bool(events))
         self._filter()
 
     def _build_events(self) -> Card:
@@ -93,12 +94,11 @@ class StabilityBoard(QWidget):
         self._counts.setTextFormat(Qt.TextFormat.PlainText)
         set_kind(self._counts, "caption")
         card.title_row.addWidget(self._counts)
-        self._stack = QStackedWidget()
         words = "Spikes, values that are not finite and slow steps are listed here, each with what was done about it."
         self._empty = EmptyState("shield", "Nothing out of the ordinary", words)
-        self._stack.addWidget(self._empty)
-        holder = QWidget()
-        column = QVBoxLayout(holder)
+        self._empty.setMinimumHeight(_EMPTY_HEIGHT)
+        self._filled = QWidget()
+        column = QVBoxLayout(self._filled)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(SPACE.s)
         column.addLayout(self._build_filters())
@@ -108,14 +108,15 @@ class StabilityBoard(QWidget):
         self._model = RecordTableModel(COLUMNS, self)
         self.table = RecordTable(self._model, "stability_table", "Events of the stability guard")
         self.table.setToolTip("Enter or double click: show the step on the curves")
-        self.table.setMinimumHeight(_TABLE_HEIGHT)
+        self.table.setFixedHeight(_TABLE_HEIGHT)
         for n, width in enumerate(_WIDTHS):
             self.table.setColumnWidth(n, width)
         self.table.record_activated.connect(self.marker_wanted)
         self.table.selectionModel().currentRowChanged.connect(self._on_row)
-        column.addWidget(self.table, 1)
-        self._stack.addWidget(holder)
-        card.body.addWidget(self._stack, 1)
+        column.addWidget(self.table)
+        self._filled.hide()
+        card.body.addWidget(self._empty)
+        card.body.addWidget(self._filled)
         return card
 
     def _build_filters(self) -> QHBoxLayout:

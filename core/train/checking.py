@@ -12,6 +12,7 @@ from core.contracts.estimates import MemoryEstimate
 from core.contracts.worker import RunContext
 from core.runlog.layout import RunLayout
 from core.settings.home import default_home
+from core.train.compute_checks import check_compute
 from core.train.memory import estimate_memory
 from core.train.models.shape import ModelShape
 from core.train.profile.nsys import check_nsys
@@ -71,7 +72,8 @@ def check_parallel(
         sequence_length=sequence_length,
     )
     # What other hosts have on their PATH is not known here; a rank that finds none there says so.
-    is_elsewhere = spec.launch.hosts or spec.launch.slurm.cluster or spec.launch.kubernetes.context
+    is_elsewhere = bool(spec.launch.hosts or spec.launch.slurm.cluster or spec.launch.kubernetes.context)
+    problems = (*problems, *check_compute(spec, is_elsewhere=is_elsewhere))
     return problems if is_elsewhere else (*problems, *check_nsys(spec.tuning.nsys))
 
 

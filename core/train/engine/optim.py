@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.train.engine.naming import make_state, trained_parameters
-from core.train.specs.optimizer import OptimizerSpec
+from core.train.specs.optimizer import NEEDS_WHOLE_MATRICES, OptimizerSpec
 
 # Matrices that Muon's orthogonal updates are not meant for: tables of embeddings and the output layer (Jordan, 2024).
 _NOT_HIDDEN = ("embed", "lm_head", "wte", "wpe", "classifier", "score", "head", "fc.")
@@ -83,7 +83,7 @@ def build_optimizer(parts: Sequence[nn.Module], spec: OptimizerSpec) -> Optimize
     if not parameters:
         raise UserError("The model has no weights that are trained.", "Unfreeze some of its weights.")
     sharded = any(isinstance(p, DTensor) for p in parameters.values())
-    if spec.algorithm in ("muon", "adamw-8bit") and sharded:
+    if spec.algorithm in NEEDS_WHOLE_MATRICES and sharded:
         raise UserError(
             f"{spec.algorithm} needs whole matrices on each rank, but this layout shards them.",
             "Choose sharding 'none' and tensor parallel 1, or the algorithm adamw.",

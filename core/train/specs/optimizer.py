@@ -172,3 +172,7 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         ),
     ] = 1
     ema_decay: EmaDecay = 0.0
+
+
+NEEDS_WHOLE_MATRICES = frozenset({"adafactor", "muon", "adamw-8bit"})
+"""Algorithms that work on whole matrices: no sharding and no tensor parallel with them."""

@@ -8,6 +8,7 @@ import pytest
 
 from core.train.parallel.cases import CASES
 from core.train.parallel.equality import TOLERANCE, prove
+from tests.helpers.odd_networks import norms_of_steps
 from tests.helpers.rank_group import run_in_ranks
 from tests.helpers.slow_blocks import measure
 
@@ -93,3 +94,9 @@ def test_1f1b_holds_as_many_micro_batches_as_stages_and_gpipe_all(
 ) -> None:
     assert [rank["gpipe"]["peak"] for rank in measured] == [4, 4]
     assert [rank["1f1b"]["peak"] for rank in measured] == [2, 1]
+
+
+def test_a_network_that_leaves_weights_out_trains_over_data_ranks() -> None:
+    alone = norms_of_steps(["none"])[0]
+    for norms in run_in_ranks(norms_of_steps, 2, shardings=["none", "zero1", "zero3"])[0]:
+        assert norms == pytest.approx(alone, rel=1e-5)

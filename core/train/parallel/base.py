@@ -36,7 +36,13 @@ class Passes:
 
 
 class LaidOut:
-    """Parameters over ranks: the part of ``ParallelModel`` that does not depend on how passes are run."""
+    """Parameters over ranks: the part of ``ParallelModel`` that does not depend on how passes are run.
+
+    Attributes:
+        mesh: Where this rank stands.
+        parts: Its modules, laid out.
+        parameters: All parameters of them, each once. Between steps they stay the same objects.
+    """
 
     def __init__(self, passes: Passes, parts: Sequence[nn.Module], norms: Norms) -> None:
         """Take the modules of this rank, laid out."""
@@ -44,11 +50,7 @@ class LaidOut:
         self.parts = parts
         self._passes = passes
         self._norms = norms
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """All parameters of this rank, each once."""
-        return list(dict.fromkeys(p for part in self.parts for p in part.parameters()))
+        self.parameters: list[nn.Parameter] = list(dict.fromkeys(p for part in parts for p in part.parameters()))
 
     def gradient_norms(self, *, by_block: bool) -> GradientNorms:
         """See ``ParallelModel``."""

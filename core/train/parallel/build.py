@@ -6,6 +6,8 @@ arithmetic, and last its weights are sharded or its gradients summed over data r
 
 from __future__ import annotations
 
+import warnings
+
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -78,6 +80,13 @@ def sum_gradients(whole: WholeModel, mesh: Mesh) -> None:
     if mesh.tensor_size > 1:
         whole.reduce_with(summed=GradientSum(whole.parameters, group))
         return
-    whole.reduce_with(
-        wrapped=DistributedDataParallel(whole.parts[0], process_group=group, gradient_as_bucket_view=True)
+    # A network of the user's own may have weights that its passes leave out; DDP would wait for their gradients for ever.
+    may_leave_out = not getattr(whole.parts[0], "uses_all_weights", False)
+    warnings.filterwarnings("ignore", ".*find_unused_parameters=True was specified.*", UserWarning)
+    wrapped = DistributedDataParallel(
+        whole.parts[0],
+        process_group=group,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=may_leave_out,
     )
+    whole.reduce_with(wrapped=wrapped)

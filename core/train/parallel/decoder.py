@@ -28,6 +28,7 @@ class DecoderLM(nn.Module):
     """Tokens to logits, or a part of the way.
 
     Attributes:
+        uses_all_weights: No pass leaves a weight out, so nobody has to look for such.
         model: Holds ``embed_tokens``, ``layers``, ``norm`` and ``rotary_emb``, or what the part needs of them.
         lm_head: The output layer; a stage but the last has none.
         is_first: Takes tokens; other stages take the residual stream (batch, length, width).
@@ -36,6 +37,8 @@ class DecoderLM(nn.Module):
         origin: The transformers model that it was made of; empty for a stage.
         autocast: Returns the context that the pass is computed in; for stages, whose caller has none.
     """
+
+    uses_all_weights = True
 
     def __init__(self, causal: PreTrainedModel) -> None:
         """Take a model; its attention is set to torch's scaled dot product.

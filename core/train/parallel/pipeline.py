@@ -151,7 +151,8 @@ class PipelineModel(LaidOut):
         return {"position_ids": torch.arange(ids.shape[1], device=ids.device).expand_as(ids), **batch}
 
     def _settle(self) -> None:
-        settle(self.parameters)
+        if self.mesh.tensor_size > 1:
+            settle(self.parameters)
         if self._sum is not None:
             self._sum.run()
         if self._stage_parts[0].is_tied and self._has_first != self._has_last:

@@ -62,7 +62,8 @@ class WholeModel(LaidOut):
             unsynced = self._wrapped is not None and not is_last
             with self._wrapped.no_sync() if unsynced and self._wrapped else contextlib.nullcontext():
                 loss_sum += self._pass(batch, total)
-        settle(self.parameters)
+        if self.mesh.tensor_size > 1:
+            settle(self.parameters)
         if self._sum is not None:
             self._sum.run()
         if self._context is not None:

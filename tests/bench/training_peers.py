@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,14 +98,14 @@ class _Clock(TrainerCallback):
         self.started = 0.0
         self.ended = 0.0
 
-    def on_step_end(self, args: object, state: object, control: object, **kwargs: object) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         del args, control, kwargs
         if state.global_step == self.warmup_steps:
             self.started = time.perf_counter()
         self.ended = time.perf_counter()
 
 
-def _train(samples: list[dict[str, torch.Tensor]], settings: Settings, collate: object) -> float:
+def _train(samples: list[dict[str, torch.Tensor]], settings: Settings, collate: Any) -> float:
     """Return the seconds that the Trainer took after the warm-up."""
     clock = _Clock(settings.warmup_steps)
     with tempfile.TemporaryDirectory() as folder:

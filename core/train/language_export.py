@@ -83,10 +83,16 @@ class LanguageExport:
         return model
 
     def _generation(self) -> GenerationConfig:
-        """Return the settings for generation: those that came with the model, else what ends a text or a turn."""
-        if self.folder is not None and (self.folder / _GENERATION).is_file():
-            return GenerationConfig.from_pretrained(self.folder, local_files_only=True)
-        return generation_settings(self.tokenizer, stop_tokens(self.tokenizer, is_chat=self.is_chat))
+        """Return the settings for generation: those that came with the model, and what ends a text or a turn."""
+        stops = stop_tokens(self.tokenizer, is_chat=self.is_chat)
+        if self.folder is None or not (self.folder / _GENERATION).is_file():
+            return generation_settings(self.tokenizer, stops)
+        settings = GenerationConfig.from_pretrained(self.folder, local_files_only=True)
+        own = settings.eos_token_id
+        ends = own if isinstance(own, list) else [] if own is None else [own]
+        if self.is_chat and not set(stops) <= set(ends):
+            settings.eos_token_id = [*ends, *(number for number in stops if number not in ends)]
+        return settings
 
     def _adapted(self, weights: Mapping[str, torch.Tensor]) -> tuple[PreTrainedModel, LoraConfig]:
         """Return the float32 model with the trained adapters, also where training kept it in 4 bits."""

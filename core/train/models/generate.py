@@ -66,7 +66,9 @@ def continue_text(
     context = max(2, int(getattr(model.config, "max_position_embeddings", 0) or _FALLBACK_CONTEXT))
     stops = stop_tokens(tokenizer, is_chat=is_chat)
     settings = generation_settings(tokenizer, stops)
-    settings.update(do_sample=asked.temperature > 0, temperature=asked.temperature or 1.0, top_k=0, top_p=1.0)
+    settings.update(do_sample=asked.temperature > 0, use_cache=True)
+    if asked.temperature > 0:
+        settings.update(temperature=asked.temperature, top_k=0, top_p=1.0)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         while len(ids) < wanted:
@@ -91,11 +93,6 @@ def generation_settings(tokenizer: PreTrainedTokenizerBase, stops: list[int]) ->
 def _draw(model: PreTrainedModel, window: list[int], amount: int, settings: GenerationConfig) -> list[int]:
     prompt = torch.tensor([window], device=next(model.parameters()).device)
     generate = cast("Callable[..., torch.Tensor]", model.generate)
-    answer = generate(
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        generation_config=settings,
-        max_new_tokens=amount,
-        use_cache=True,
-    )
+    settings.update(max_new_tokens=amount)
+    answer = generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
     return [int(number) for number in answer[0, len(window) :]]

@@ -148,12 +148,12 @@ def _activation_bytes(spec: TrainingSpec, shape: ModelShape, share: _Share, toke
     key_values = 2 * hidden * (shape.key_value_heads or shape.heads or 1) / max(shape.heads, 1)
     intermediate = shape.intermediate or 4 * hidden
     width = _pass_width(spec)
-    # Norms run in float32 and keep input, float32 input and normalized value; two of them a layer.
-    whole = hidden * (2 * _FLOAT + width) * 2 + 2 * hidden * width
-    projected = 2 * hidden + key_values
-    # Queries and keys before and after the rotation, values, attention's output; gate, its activation, up, their product.
-    split = width * (2 * projected + hidden + 4 * intermediate)
-    matrix_products = width * (projected + 2 * hidden + 2 * intermediate)
+    # Two norms a layer, in float32; each keeps its input, the normalized value and its output.
+    whole = 2 * hidden * (_FLOAT + 2 * width)
+    # Queries, keys and values, attention's output and its copy as one matrix; gate, its activation, up, their product.
+    split = width * (3 * hidden + key_values + 4 * intermediate)
+    # Outputs of the products with queries', keys', values', output, gate, up and down matrices.
+    matrix_products = width * (3 * hidden + key_values + 2 * intermediate)
     whole_ranks = layout.tensor if layout.sequence else 1
     everything = tokens * (whole / whole_ranks + split / layout.tensor)
     boundary = tokens * hidden * width / whole_ranks

@@ -98,6 +98,7 @@ def run_once(context: SpyContext, spec: Mapping[str, Any], task: TrainingTask) -
         "logs": context.logs,
         "starts": context.starts,
         "acts": context.acts,
+        "scales": context.curve("train/loss_scale"),
         "metrics": sorted({key for _, values in context.metrics for key in values}),
         "weights": {name: float(tensor.double().abs().sum()) for name, tensor in finished.items()},
     }
@@ -156,6 +157,13 @@ def _spoil_rank_1(context: SpyContext, task: Task, rank: int) -> None:
         task.loss_scale = lambda number: math.nan if number == 5 else 1.0
 
 
+def _overflow_rank_1(context: SpyContext, task: Task, rank: int) -> None:
+    """Make the third step's first gradient of rank 1 overflow fp16."""
+    del context
+    if rank == 1 and isinstance(task, RowTask):
+        task.loss_scale = lambda number: 1e8 if number == 5 else 1.0
+
+
 def _fill_disk_of_rank_1(context: SpyContext, task: Task, rank: int) -> Callable[[], None]:
     """Let the shards of rank 1 meet a full disk, from the second checkpoint on."""
     from torch.distributed.checkpoint import filesystem
@@ -176,6 +184,7 @@ def _fill_disk_of_rank_1(context: SpyContext, task: Task, rank: int) -> Callable
 
 FAULTS: dict[str, Callable[[SpyContext, Task, int], Callable[[], None] | None]] = {
     "nan on rank 1": _spoil_rank_1,
+    "overflow of rank 1": _overflow_rank_1,
     "stop rank 1": _stop_rank_1,
     "disk of rank 1 full": _fill_disk_of_rank_1,
 }

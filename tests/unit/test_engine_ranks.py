@@ -49,8 +49,10 @@ def outcomes(base: Path) -> Outcomes:
         "stopped": case(base / "rows", parallel={}, task="rows", fault="stop rank 1"),
         "resumed": case(base / "rows", parallel={}, task="rows", attempt=2),
         "whole": case(base / "whole", parallel={}, task="rows"),
+        "fp16": case(base / "fp16", parallel=zero3, task="rows", fault="overflow of rank 1"),
         "nan": case(base / "nan", parallel={}, task="rows", fault="nan on rank 1"),
     }
+    named["fp16"]["spec"] |= {"precision": "fp16", "compute": {"initial_loss_scale": 256.0}}
     by_rank = run_in_ranks(run_cases, 2, timeout_s=400.0, cases=list(named.values()))
     return {name: [found[number] for found in by_rank] for number, name in enumerate(named)}
 
@@ -136,4 +138,11 @@ def test_a_nan_on_one_rank_is_skipped_by_all(outcomes: Outcomes) -> None:
     assert [(step, action) for step, _, action in main["acts"]] == [(3, "skip")]
     assert other["acts"] == [], "only the first rank reports"
     assert main["error"] == other["error"] == ""
+    assert len(main["weights"]) > 0
+
+
+def test_an_overflow_on_one_rank_halves_the_scale_of_all_and_skips_the_step(outcomes: Outcomes) -> None:
+    main, other = outcomes["fp16"]
+    assert main["error"] == other["error"] == ""
+    assert main["scales"] == [256.0, 256.0, 128.0, 128.0, 128.0, 128.0]
     assert len(main["weights"]) > 0

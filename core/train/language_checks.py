@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from core.train.tasks.language import LanguageTrainingSpec
 
 _LONGEST_ROW = 2048
-_GPU_PRECISIONS = ("tf32", "fp8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +106,6 @@ def check_model(spec: LanguageTrainingSpec, known: KnownModel) -> tuple[FieldPro
     if context and spec.sequence_length > context:
         message = f"rows of {spec.sequence_length} tokens are longer than the {context} that the model looks at."
         problems.append(_problem("sequence_length", message, f"Use at most {context}."))
-    if spec.device == "cpu" and spec.precision in _GPU_PRECISIONS:
-        message = f"there is no {spec.precision} on a CPU."
-        problems.append(_problem("precision", message, "Use fp32 or bf16, or another device."))
     return tuple(problems)
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 from typing import Any
 
+import psutil
 import pytest
 
 from core.train.parallel.cases import CASES
 from core.train.parallel.equality import TOLERANCE, prove
+from core.train.parallel.local_ranks import RanksFailed, call_in_ranks
 from tests.helpers.odd_networks import norms_of_steps
 from tests.helpers.rank_group import run_in_ranks
 from tests.helpers.slow_blocks import measure
+from tests.helpers.waiting import wait_for
 
 # One start of each group serves all its tests, so the first of them waits for it; cores may be busy.
 pytestmark = pytest.mark.timeout(480)
@@ -100,3 +107,41 @@ def test_a_network_that_leaves_weights_out_trains_over_data_ranks() -> None:
     alone = norms_of_steps(["none"])[0]
     for norms in run_in_ranks(norms_of_steps, 2, shardings=["none", "zero1", "zero3"])[0]:
         assert norms == pytest.approx(alone, rel=1e-5)
+
+
+COMMAND = [sys.executable, "-P", "-m", "app.command", "check-layouts", "--devices", "cpu"]
+
+
+def test_the_command_prints_one_json_document() -> None:
+    done = subprocess.run([*COMMAND, "--layout", "1f1b", "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["layouts"]
+    assert (row["name"], row["processes"], row["ok"], row["note"]) == ("1f1b", 2, True, "")
+    assert 0 <= row["max_loss_diff"] <= TOLERANCE
+
+
+def test_an_unknown_layout_is_named_with_those_there_are() -> None:
+    done = subprocess.run([*COMMAND, "--layout", "nonsense"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no layout named 'nonsense'" in done.stderr
+    assert "zero3-x-tensor" in done.stderr
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_no_rank_outlives_the_command(ending: signal.Signals) -> None:
+    command = subprocess.Popen([*COMMAND, "--layout", "ddp"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ranks = wait_for(lambda: _two_children(command.pid), "two ranks", 120)
+    command.send_signal(ending)
+    assert command.wait(60) != 0
+    wait_for(lambda: not any(rank.is_running() for rank in ranks), "the ranks to end")
+
+
+def _two_children(pid: int) -> list[psutil.Process]:
+    found = [child for child in psutil.Process(pid).children() if "local_ranks" in " ".join(child.cmdline())]
+    return found if len(found) == 2 else []
+
+
+def test_a_rank_that_fails_is_quoted() -> None:
+    with pytest.raises(RanksFailed, match="JSONDecodeError: Expecting property name") as caught:
+        call_in_ranks("json:loads", 2, {"s": "{"}, timeout_s=60)
+    assert "--- rank 1" in str(caught.value)

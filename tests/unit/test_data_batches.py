@@ -155,10 +155,13 @@ def test_a_sample_that_cannot_be_read_is_named_from_within_a_loading_process(pro
 
 def test_a_killed_loading_process_becomes_a_sentence() -> None:
     handler = signal.getsignal(signal.SIGCHLD)
+    others = {process.pid for process in psutil.Process().children()}
     loaded = batches(processes=1)
     loaded.next_step(1)
     assert signal.getsignal(signal.SIGCHLD) == handler
-    (child,) = [c for c in psutil.Process().children(recursive=True) if "resource_tracker" not in " ".join(c.cmdline())]
+    children = {process.pid for process in psutil.Process().children()}
+    (pid,) = children - others
+    child = psutil.Process(pid)
     os.kill(child.pid, signal.SIGKILL)
     wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the loading process to die")
     with pytest.raises(EnvironmentProblem, match="loading process of rank 0 was ended"):

@@ -124,6 +124,8 @@ def test_advice_names_the_next_thing_to_change(fraction: float, loading: Loading
 def test_a_training_that_waited_is_told_at_its_end() -> None:
     tally = WaitTally()
     assert tally.advice(LoadingSpec(), 1) == ""
+    tally.add(30.0, 30.0)  # loading processes start
+    assert tally.advice(LoadingSpec(), 1) == ""
     tally.add(0.5, 1.0)
     tally.add(0.1, 1.0)
     assert tally.advice(LoadingSpec(), 1).startswith("The training waits for data 30% of the time.")

@@ -109,6 +109,7 @@ def test_a_folder_gives_texts_and_tables_sorted_and_limits_hold(tmp_path: Path) 
     write_table(folder / "rows.jsonl")
     (folder / "picture.png").write_bytes(b"x")
     (folder / ".hidden.txt").write_text("x")
+    (folder / "settings.json").write_text('{"configuration": 1}')
     data = TextDataSpec(data=str(folder))
     assert len(list(document_files(data, None))) == 9
     limited = TextDataSpec(data=str(folder), max_documents=3)
@@ -420,7 +421,9 @@ def test_every_document_of_a_stream_comes_once_an_epoch(
     path = write_lines(tmp_path / "a.jsonl", [{"text": f"{number:03d}"} for number in range(50)])
     loading = LoadingSpec(stream=True, shuffle_buffer=16)
     data = TextDataSpec(data=str(path), packing="off", validation_fraction=0)
-    part, _ = parts_of(data, tokenizer, context, loading=loading)
+    part, validation = parts_of(data, tokenizer, context, loading=loading)
+    assert validation is None
+    assert any("validation_data" in message for _, message in context.logs)
     batches = make_batches(part, MESH, micro_batch=5, seed=3, loading=loading)
     for epoch in range(2):
         rows = [bytes(row[:3]).decode() for _ in range(10) for row in batches.next_step(1)[0]["input_ids"].tolist()]

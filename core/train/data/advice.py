@@ -11,19 +11,22 @@ _ENOUGH_AHEAD = 8
 
 
 class WaitTally:
-    """How long a training has waited for its data. Thread: one."""
+    """How long a training has waited for its data; its first step, in which loading processes start, left out. Thread: one."""
 
     def __init__(self) -> None:
+        self._has_begun = False
         self._waited_s = 0.0
         self._total_s = 0.0
 
     def add(self, waited_s: float, total_s: float) -> None:
         """Take in a step: seconds waited, and seconds of all of it."""
-        self._waited_s += waited_s
-        self._total_s += total_s
+        if self._has_begun:
+            self._waited_s += waited_s
+            self._total_s += total_s
+        self._has_begun = True
 
     def advice(self, loading: LoadingSpec, local_ranks: int) -> str:
-        """Return ``loading_advice`` for the steps so far on this machine; empty before the first."""
+        """Return ``loading_advice`` for the steps so far on this machine; empty before the second."""
         cores = (os.cpu_count() or 1) // max(1, local_ranks)
         return loading_advice(self._waited_s / self._total_s, loading, cores) if self._total_s else ""
 

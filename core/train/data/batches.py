@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from core.train.data.order import EpochOrder
 from core.train.data.streams import StreamedSamples, StreamPlace, streamed_batches
 from core.train.engine.contracts import Batch, Batches, DataPart, Mesh, SampleKey
 from core.train.specs.loading import LoadingSpec
+
+_DYING_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +132,9 @@ class _Loading:
         """Return the next piece; waits for it."""
         try:
             found = next(self._iterator)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:
+            # Torch tells of a process it missed; one that dies while it hands a batch over breaks the connection instead.
+            if "DataLoader worker" not in str(error) and not self._has_dead_process():
                 raise
             raise EnvironmentProblem(
                 f"A loading process of rank {self._rank} was ended from outside ({_first_line(error)}).",
@@ -139,6 +143,11 @@ class _Loading:
         if isinstance(found, _Failure):
             raise found.kind(found.message, found.hint)
         return found
+
+    def _has_dead_process(self) -> bool:
+        # A process that is just dying still counts as alive while its last thread ends.
+        sentinels = [process.sentinel for process in getattr(self._iterator, "_workers", ())]
+        return bool(sentinels and wait(sentinels, timeout=_DYING_S))
 
     def end(self) -> None:
         """End the loading processes now; dropping the iterator would leave it to the garbage collector."""

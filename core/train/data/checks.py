@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from core.contracts.errors import FieldProblem, PilothouseError
-from core.train.data.documents import TEXT_SUFFIXES, template_text
+from core.train.data.documents import CODE_AND_TEXT_SUFFIXES, TEXT_SUFFIXES, template_text
 from core.train.data.image_files import IMAGE_SUFFIXES, SHARD_SUFFIXES, class_of
 from core.train.data.rows import TABLE_SUFFIXES, open_parquet, read_rows
 from core.train.data.sources import Source, is_url, known_protocols, list_sources, opened
@@ -143,7 +143,12 @@ def _check_tables(
     if data == STDLIB and suffixes == TEXT_SUFFIXES:
         return []
     sources, problems = _listed(data, suffixes, f"{group}.{field}")
-    tables = [source for source in sources if source.suffix in TABLE_SUFFIXES and source.size_bytes]
+    has_texts = any(source.suffix in CODE_AND_TEXT_SUFFIXES for source in sources)
+    tables = [
+        source
+        for source in sources
+        if source.suffix in TABLE_SUFFIXES and source.size_bytes and not (has_texts and source.suffix == ".json")
+    ]
     for source in tables[:_LOOKED_INTO]:
         problems += _check_columns(source, columns, group, f"{group}.{field}")
     return problems

@@ -255,6 +255,9 @@ def document_files(data: TextDataSpec, tokenizer: PreTrainedTokenizerBase | None
     if data.messages_field and tokenizer is not None:
         template = ChatTemplate(tokenizer, data.chat_template, data.train_on)
     files = list_sources(where or data.data, TEXT_SUFFIXES)
+    if any(source.suffix in CODE_AND_TEXT_SUFFIXES for source in files):
+        # Among source code and texts, JSON is configuration rather than documents.
+        files = [source for source in files if source.suffix != ".json"]
     if data.messages_field:
         files = [source for source in files if source.suffix in TABLE_SUFFIXES]
         if not files:

@@ -205,6 +205,8 @@ def language_parts(  # noqa: PLR0913 - the engine's parts agreed on these
     validation = maker.files(data.validation_data, ("validation",))[0] if data.validation_data else None
     if loading is not None and loading.stream:
         training = _stream(preparation, tokens, loading, seed)
+        if validation is None and mesh.is_main:
+            context.log("Nothing is held out of a stream: give validation_data to validate.", "warning")
     else:
         names = ("train",) if data.validation_data or not data.validation_fraction else _NAMES
         found = maker.files("", names)

@@ -70,6 +70,7 @@ def check_parallel(
         micro_batch=spec.micro_batch,
         global_batch=spec.global_batch,
         sequence_length=sequence_length,
+        compute=spec.compute,
     )
     # What other hosts have on their PATH is not known here; a rank that finds none there says so.
     is_elsewhere = bool(spec.launch.hosts or spec.launch.slurm.cluster or spec.launch.kubernetes.context)

@@ -10,7 +10,8 @@ import pytest
 from core.train.models.shape import ModelShape
 from core.train.parallel.cases import CASES, REFUSED
 from core.train.parallel.layout import check_layout, data_ranks, pipeline_stages
-from core.train.specs.parallel import ParallelSpec
+from core.train.specs.compute import ComputeSpec
+from core.train.specs.parallel import ParallelSpec, PipelineSchedule
 
 LLAMA = ModelShape(
     family="llama",
@@ -129,6 +130,24 @@ def test_models_of_other_families_and_with_adapters_are_refused() -> None:
         is_splittable=True,
     )
     assert fields(ParallelSpec(processes=2, tensor=2), adapted) == ["parallel.tensor"]
+
+
+def test_zero_bubble_goes_with_neither_selective_checkpointing_nor_compilation() -> None:
+    def found(schedule: PipelineSchedule) -> list[str]:
+        problems = check_layout(
+            ParallelSpec(processes=2, pipeline=2, schedule=schedule),
+            LLAMA,
+            nodes=1,
+            grad_accum_steps=4,
+            micro_batch=1,
+            global_batch=0,
+            sequence_length=64,
+            compute=ComputeSpec(activation_checkpointing="selective", compile=True),
+        )
+        return [problem.field for problem in problems]
+
+    assert found("zbv") == ["compute.activation_checkpointing", "compute.compile"]
+    assert found("1f1b") == []
 
 
 def test_every_problem_is_found_at_once() -> None:

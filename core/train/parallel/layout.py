@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from core.contracts.errors import FieldProblem
 from core.train.models.shape import ModelShape
+from core.train.specs.compute import ComputeSpec
 from core.train.specs.parallel import ParallelSpec
 
 LOOPED = ("interleaved", "looped-bfs", "interleaved-zero-bubble")
@@ -40,6 +41,7 @@ def check_layout(  # noqa: PLR0913 - the measures of a launch, each by its name
     micro_batch: int,
     global_batch: int,
     sequence_length: int,
+    compute: ComputeSpec | None = None,
 ) -> tuple[FieldProblem, ...]:
     """Return everything that is wrong with a layout.
 
@@ -51,12 +53,14 @@ def check_layout(  # noqa: PLR0913 - the measures of a launch, each by its name
         micro_batch: Samples of a micro-batch.
         global_batch: Samples of a step that were asked for; 0: whatever the others give.
         sequence_length: Tokens of a row; 0 where there is none, or it is not known.
+        compute: Recomputation and compilation, which the zero-bubble schedules do not all bear; None: neither.
     """
     problems = [
         *_check_ranks(parallel, nodes),
         *_check_batch(parallel, nodes, grad_accum_steps, micro_batch, global_batch),
         *_check_pipeline(parallel, grad_accum_steps),
         *_check_length(parallel, sequence_length),
+        *_check_zero_bubble(parallel, compute),
     ]
     if shape is not None and parallel.model_ranks > 1:
         problems += _check_model(parallel, shape)
@@ -115,11 +119,30 @@ def _check_pipeline(parallel: ParallelSpec, micro_batches: int) -> Iterator[Fiel
             message=f"The schedule {name} needs a multiple of its {ranks} ranks of micro-batches, not {micro_batches}.",
             hint=f"Choose {micro_batches // ranks * ranks} or {-(-micro_batches // ranks) * ranks}.",
         )
-    if name in ZERO_BUBBLE and parallel.sharding != "none":
+
+
+def _check_zero_bubble(parallel: ParallelSpec, compute: ComputeSpec | None) -> Iterator[FieldProblem]:
+    """Refuse what does not go with a backward pass in two parts."""
+    name = parallel.schedule
+    if parallel.pipeline == 1 or name not in ZERO_BUBBLE:
+        return
+    if parallel.sharding != "none":
         yield FieldProblem(
             field="parallel.schedule",
             message=f"{name} with sharded weights trains wrong: gradients are lost without an error.",
             hint="Choose 1f1b or interleaved, or sharding none.",
+        )
+    if compute is not None and compute.activation_checkpointing == "selective":
+        yield FieldProblem(
+            field="compute.activation_checkpointing",
+            message=f"{name} goes back through each layer twice, which selective checkpointing does not allow.",
+            hint="Choose full or none, or the schedule 1f1b or interleaved.",
+        )
+    if compute is not None and compute.compile:
+        yield FieldProblem(
+            field="compute.compile",
+            message=f"{name} cannot split the backward pass of compiled layers.",
+            hint="Turn compile off, or choose the schedule 1f1b or interleaved.",
         )
 
 

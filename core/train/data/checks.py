@@ -62,6 +62,8 @@ def check_image_data(data: str, field: str = "data") -> tuple[FieldProblem, ...]
     if data == DIGITS:
         return ()
     sources, problems = _listed(data, IMAGE_SUFFIXES | SHARD_SUFFIXES, field)
+    if not sources and Path(data).expanduser().is_dir():
+        return tuple(_check_counts(data, {}, field))
     if not sources or any(source.suffix in SHARD_SUFFIXES for source in sources):
         return tuple(problems)
     if Path(data).expanduser().is_file():

@@ -6,6 +6,7 @@ network may take long; what is wrong there ends the run in a sentence.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,7 +63,7 @@ def check_image_data(data: str, field: str = "data") -> tuple[FieldProblem, ...]
     if data == DIGITS:
         return ()
     sources, problems = _listed(data, IMAGE_SUFFIXES | SHARD_SUFFIXES, field)
-    if not sources and Path(data).expanduser().is_dir():
+    if not sources and Path(data).expanduser().is_dir() and os.access(Path(data).expanduser(), os.R_OK | os.X_OK):
         return tuple(_check_counts(data, {}, field))
     if not sources or any(source.suffix in SHARD_SUFFIXES for source in sources):
         return tuple(problems)

@@ -100,7 +100,7 @@ def test_a_2x2_job_is_killed_and_ends_at_the_same_loss_in_other_layouts(lab: Lab
     assert resumed == pytest.approx(whole, rel=1e-4)
 
     # ... and a checkpoint of it in others: two stages of a pipeline, and one process.
-    folder = sorted(lab.layout(killed).checkpoints.glob("step-*"))[0]
+    folder = min(lab.layout(killed).checkpoints.glob("step-*"))
     start = {"every_steps": 4, "start_from": str(folder)}
     pipeline = {"processes": 2, "pipeline": 2}
     staged = finish(lab, launch(lab, spec_of(pipeline, accumulation=4, checkpoints=start)))

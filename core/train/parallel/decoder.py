@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from core.contracts.errors import UserError
-from core.train.parallel.context import ATTENTION, ContextSplit, allowed, attention_options, make_plan
+from core.train.parallel.context import ATTENTION, allowed, attention_options, make_plan
+from core.train.parallel.context_split import ContextSplit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

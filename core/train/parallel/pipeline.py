@@ -29,7 +29,7 @@ from torch.distributed.pipelining.schedules import (
 from core.contracts.errors import UserError
 from core.train.engine.contracts import Batch
 from core.train.parallel.base import LaidOut, Passes
-from core.train.parallel.context import ContextSplit
+from core.train.parallel.context_split import ContextSplit
 from core.train.parallel.decoder import DecoderLM
 from core.train.parallel.layout import V_SHAPED, pipeline_stages
 from core.train.parallel.mesh import group_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.train.engine.contracts import ParallelModel
 from core.train.parallel.base import Passes
 from core.train.parallel.build import block_names, sum_gradients
-from core.train.parallel.context import ContextSplit
+from core.train.parallel.context_split import ContextSplit
 from core.train.parallel.decoder import DecoderLM
 from core.train.parallel.mesh import group_of, submesh
 from core.train.parallel.norms import Norms

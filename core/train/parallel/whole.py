@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from core.train.engine.contracts import Batch
 from core.train.parallel.base import LaidOut, Passes
-from core.train.parallel.context import ContextSplit
+from core.train.parallel.context_split import ContextSplit
 from core.train.parallel.norms import Norms
 from core.train.parallel.sharding import GradientSum, ShardedAccumulation, reshard, settle
 

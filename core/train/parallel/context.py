@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import distributed as dist
 from torch import nn
 from torch.distributed._functional_collectives import all_gather_single_autograd, wait_tensor
 from transformers import AttentionInterface

@@ -150,6 +150,12 @@ def _stop_rank_1(context: SpyContext, task: Task, rank: int) -> None:
         context.stop_at = 1
 
 
+def _stop_after_three(context: SpyContext, task: Task, rank: int) -> None:
+    del task
+    if rank == 0:
+        context.stop_at = 3
+
+
 def _spoil_rank_1(context: SpyContext, task: Task, rank: int) -> None:
     """Make the third step's first loss of rank 1 not a number."""
     del context
@@ -186,5 +192,6 @@ FAULTS: dict[str, Callable[[SpyContext, Task, int], Callable[[], None] | None]] 
     "nan on rank 1": _spoil_rank_1,
     "overflow of rank 1": _overflow_rank_1,
     "stop rank 1": _stop_rank_1,
+    "stop after 3 steps": _stop_after_three,
     "disk of rank 1 full": _fill_disk_of_rank_1,
 }

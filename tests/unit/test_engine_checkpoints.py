@@ -198,6 +198,25 @@ def test_a_disk_that_fills_up_in_mid_run_ends_in_a_sentence_and_older_checkpoint
     )
 
 
+class NoFolder(SpyContext):
+    """A disk that has no room for another folder, from the second checkpoint on."""
+
+    def new_checkpoint(self, step: int) -> Path:
+        if step > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().new_checkpoint(step)
+
+
+def test_a_checkpoint_whose_folder_cannot_be_made_costs_nothing_that_is_there(tmp_path: Path) -> None:
+    context = NoFolder(tmp_path)
+    with pytest.raises(EnvironmentProblem, match="disk is full: the checkpoint of step 4"):
+        train(row_spec(**SHORT), context, maker(RowTask()))
+    context.close()
+    assert newest(context).name == "step-0000000002"
+    assert context.losses(), "the run's log is still there, too"
+    assert next((context.run_dir).glob("events*")).is_file()
+
+
 def _free(path: Path) -> int:
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize

@@ -114,31 +114,34 @@ class CheckpointStore:
     def _begin(self, snapshot: Snapshot) -> Path:
         """Make the folder on every node and write the small files; return it."""
         problem: EnvironmentProblem | None = None
-        folder = Path()
+        made = ""
         try:
             if self._mesh.is_main:
-                folder = self._context.new_checkpoint(snapshot.step)
+                begun = self._context.new_checkpoint(snapshot.step)
+                made = begun.relative_to(self._context.run_dir).as_posix()
                 training = {**snapshot.training, "format": files.FORMAT, "step": snapshot.step}
-                files.save_small(training, folder / files.TRAINING_FILE)
-                folder = folder.relative_to(self._context.run_dir)
+                files.save_small(training, begun / files.TRAINING_FILE)
         except OSError as error:
-            problem = files.write_problem(error, snapshot.step, folder)
-        folder = self._context.run_dir / self._agreement.broadcast(folder.as_posix())
-        if problem is None:
+            problem = files.write_problem(error, snapshot.step, self._context.run_dir)
+        made = self._agreement.broadcast(made)
+        folder = self._context.run_dir / made
+        if made and problem is None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 files.save_small(snapshot.own, folder / files.rank_file(self._mesh.rank))
             except OSError as error:
                 problem = files.write_problem(error, snapshot.step, folder)
-        self._raise_if_any(problem, folder)
+        # Where no folder could be made there is none to remove: without ``made``, ``folder`` is the run's own.
+        self._raise_if_any(problem, folder if made else None)
         return folder
 
-    def _raise_if_any(self, problem: EnvironmentProblem | None, folder: Path) -> None:
-        """Raise on every rank what went wrong on one."""
+    def _raise_if_any(self, problem: EnvironmentProblem | None, begun: Path | None) -> None:
+        """Raise on every rank what went wrong on one, with what was begun removed."""
         found = [p for p in self._agreement.gather_objects(_described(problem)) if p[0]]
         if not found:
             return
-        shutil.rmtree(folder, ignore_errors=True)
+        if begun is not None:
+            shutil.rmtree(begun, ignore_errors=True)
         if problem is not None:
             raise problem
         raise _problem_of(found[0])

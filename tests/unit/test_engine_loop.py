@@ -16,6 +16,7 @@ from core.train.engine import train as engine
 from core.train.engine.contracts import Decision, Observation, SampleKey
 from core.train.specs.stability import StabilitySpec
 from tests.helpers.digit_task import RowTask, maker, row_spec
+from tests.helpers.engine_runs import SpyContext
 from tests.helpers.recording_context import RecordingContext
 
 OFF = {"guard": False}
@@ -79,6 +80,7 @@ def test_every_step_is_reported_with_its_measures_and_the_best_weights_are_hande
 
 def test_epochs_become_steps_and_a_stream_of_unknown_length_needs_steps() -> None:
     assert engine.plan_steps(row_spec(steps=0, epochs=2.5), 8) == (20, 8)
+    assert engine.plan_steps(row_spec(steps=0, epochs=10), 1.25) == (13, 2)
     assert engine.plan_steps(row_spec(steps=50), 8) == (50, 5)
     assert engine.plan_steps(row_spec(steps=50, evaluate_every=7), 0) == (50, 7)
     with pytest.raises(UserError, match="length of a stream"):
@@ -197,6 +199,19 @@ def test_a_roll_back_goes_on_from_the_checkpoint_and_leaves_the_offending_sample
     sixth = [seen.loss for seen in script.seen if seen.step == 6]
     assert sixth[0] != sixth[1]
     assert context.curve("train/epoch")[-1][1] * 64 == 9 * 8, "one step's samples were left out"
+
+
+def test_a_second_roll_back_from_the_same_checkpoint_goes_one_further_back(
+    tmp_path: Path, scripted: Callable[..., Script]
+) -> None:
+    again = Decision(action="roll-back", signal="loss_spike", reason="r")
+    # Steps seen: 1..5, back to 4: 5, back to 2: 3 4 5, back to 4 (saved anew): 5 6.
+    scripted(at5=again, at6=again, at9=again)
+    context = SpyContext(tmp_path)
+    engine.train(row_spec(steps=6, evaluate_every=2), context, maker(RowTask()))
+    context.close()
+    assert context.starts == [None, 4, 2, 4]
+    assert sorted(context.losses()) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_roll_back_before_any_checkpoint_skips_the_step(tmp_path: Path, scripted: Callable[..., Script]) -> None:

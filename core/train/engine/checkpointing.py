@@ -28,7 +28,9 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.contracts.ids import RunId
 from core.contracts.worker import RunContext
+from core.jobs.checkpoints import MANIFEST, all_checkpoints, is_intact, read_manifest
 from core.runlog.layout import RunLayout
+from core.settings.home import Home
 from core.train.engine import checkpoint_files as files
 from core.train.engine.agreement import Agreement, gloo_group
 from core.train.engine.contracts import Mesh
@@ -193,6 +195,17 @@ class CheckpointStore:
         path = self._agreement.broadcast(path)
         return self._nodes.localize(Path(path)) if path else None
 
+    def before(self, step: int) -> Path | None:
+        """Return the folder of this run's newest intact checkpoint before a step, else of its oldest; on every rank."""
+        path = ""
+        if self._mesh.is_main:
+            kept = all_checkpoints(RunLayout(self._context.run_dir).checkpoints)
+            earlier = [entry for entry in kept if entry[1].step < step]
+            later = [entry for entry in reversed(kept) if entry[1].step >= step]
+            path = next((str(found) for found, manifest in earlier + later if is_intact(found, manifest)), "")
+        path = self._agreement.broadcast(path)
+        return self._nodes.localize(Path(path)) if path else None
+
     def newest(self) -> Path | None:
         """Return the folder to go on from: this run's newest intact checkpoint, else the one it starts from; on every rank.
 
@@ -295,9 +308,6 @@ def start_folder(start_from: str, home: Path) -> Path:
     Raises:
         UserError: There is none.
     """
-    from core.jobs.checkpoints import MANIFEST, all_checkpoints, is_intact, read_manifest
-    from core.settings.home import Home
-
     folder = Path(start_from).expanduser()
     if folder.is_dir():
         manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None

@@ -266,7 +266,7 @@ class Batches(Protocol):
     """
 
     last_wait_s: float
-    steps_per_epoch: int
+    steps_per_epoch: float
 
     def next_step(self, micro_batches: int) -> list[Batch]:
         """Return this rank's micro-batches of the next step; sets ``last_wait_s``."""

@@ -68,6 +68,7 @@ class Keeper:
         self._at = at
         self._spec = spec
         self._saved_step = -1
+        self._gone_back_to: int | None = None
         self._mesh = kept.model.mesh
 
     @property
@@ -91,6 +92,7 @@ class Keeper:
             keeps_best = self._spec.checkpoints.keep_best and self._at.best_step > 0
             self._store.save(snapshot, keep_steps=(self._at.best_step,) if keeps_best else ())
             self._saved_step = self._at.step
+            self._gone_back_to = None
         if wait:
             self._store.wait()
 
@@ -116,18 +118,23 @@ class Keeper:
             found |= {f"average.{name}": tensor for name, tensor in kept.average.average.items()}
         return {name: tensor.detach() for name, tensor in found.items()}
 
-    def restore_newest(self) -> bool:
-        """Go back to the newest checkpoint; False when there is none.
+    def roll_back(self) -> bool:
+        """Go back to the newest checkpoint, or one before that of the last roll-back when none was saved since.
+
+        Returns:
+            False when there is none.
 
         Raises:
             UserError: It is of another model or optimizer.
             EnvironmentProblem: It is damaged, or an earlier save failed.
         """
         self._store.wait()
-        folder = self._store.newest()
+        folder = None if self._gone_back_to is None else self._store.before(self._gone_back_to)
+        folder = folder or self._store.newest()
         if folder is None:
             return False
         self.restore(folder)
+        self._gone_back_to = self._at.step
         return True
 
     def restore(self, folder: Path) -> None:

@@ -105,11 +105,11 @@ class Remedies:
         return Act(), "raise-accumulation"
 
     def _roll_back(self, step: int) -> tuple[Act, str]:
-        """Go back to the last checkpoint, and leave this step's samples out when it comes again; else skip the step."""
+        """Go back to a checkpoint, and leave this step's samples out when it comes again; else skip the step."""
         skips = dict(self._at.skips)
         skips[step] = skips.get(step, 0) + 1
         elapsed_s = self._at.elapsed_s
-        if not self._parts.keeper.restore_newest():
+        if not self._parts.keeper.roll_back():
             return Act(takes_step=False), "skip"
         self._at.skips, self._at.elapsed_s = skips, elapsed_s
         context = self._parts.context

@@ -264,8 +264,10 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def plan_steps(spec: TrainingSpec, steps_per_epoch: int) -> tuple[int, int]:
+def plan_steps(spec: TrainingSpec, steps_per_epoch: float) -> tuple[int, int]:
     """Return the optimizer steps of a training and those between two validations.
+
+    Steps go on from one epoch into the next, so only the last one of all epochs is rounded up.
 
     Raises:
         UserError: Epochs are asked for of a stream, whose length is not known.
@@ -273,5 +275,5 @@ def plan_steps(spec: TrainingSpec, steps_per_epoch: int) -> tuple[int, int]:
     if not spec.steps and not steps_per_epoch:
         raise UserError("The length of a stream is not known, so epochs cannot be counted.", "Give the steps instead.")
     total = spec.steps or max(1, math.ceil(spec.epochs * steps_per_epoch - 1e-9))
-    every = spec.evaluate_every or (max(1, total // 10) if spec.steps else steps_per_epoch)
+    every = spec.evaluate_every or (max(1, total // 10) if spec.steps else math.ceil(steps_per_epoch - 1e-9))
     return total, every

@@ -46,7 +46,9 @@ class WorkerContext:
         self._layout = RunLayout(run_dir)
         self._writer = EventWriter(self._layout.events(writer, node))
         self._started = time.monotonic()
-        self._start_fraction: float | None = None
+        self._start_fraction = 0.0
+        self._eta_stage: str | None = None
+        self._last_done = 0.0
         self._last_progress = ("", 0.0)
         self._pending: dict[str, object] | None = None
         self._signalled = False
@@ -83,10 +85,7 @@ class WorkerContext:
         """Tell how far the run is; written four times a second at most, at once when the stage changes."""
         now = time.monotonic()
         done = done if math.isfinite(done) else 0.0
-        if self._start_fraction is None:
-            self._start_fraction = min(done, 1.0)
-        gained = done - self._start_fraction
-        eta = (now - self._started) * (1 - done) / gained if gained > 0.01 else None
+        eta = self._eta_s(done, stage, now)
         fields: dict[str, object] = {"done": min(max(done, 0.0), 1.0), "stage": stage, "step": step}
         fields |= {"total_steps": total_steps, "eta_s": eta}
         last_stage, last_time = self._last_progress
@@ -98,6 +97,15 @@ class WorkerContext:
         self._pending = None
         self._last_progress = (stage, now)
         self._writer.write("progress", **fields)
+
+    def _eta_s(self, done: float, stage: str, now: float) -> float | None:
+        """Return the seconds left, told from where the stage began, or stages before it that it goes on from."""
+        goes_back = done < self._last_done
+        if goes_back or (stage != self._eta_stage and self._last_done <= 0):
+            self._started, self._start_fraction = now, min(done, 1.0)
+        self._eta_stage, self._last_done = stage, done
+        gained = done - self._start_fraction
+        return (now - self._started) * (1 - done) / gained if gained > 0.01 else None
 
     def _flush_progress(self) -> None:
         if self._pending is not None:

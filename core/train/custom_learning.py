@@ -242,6 +242,7 @@ class CustomTask:
         self._context.artifact(folder / self._user.path.name, kind="model.code")
         values = {name.replace("val/", "best/", 1): value for name, value in outcome.best_values.items()}
         self._context.result({**values, "train_seconds": outcome.train_seconds})
+        self._context.progress(1.0, "Done")
         self._context.log(f"Wrote {count:,} weights of step {outcome.best_step} after {outcome.train_seconds:.1f} s.")
 
 

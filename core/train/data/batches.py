@@ -203,7 +203,7 @@ class IndexedBatches(_Waiting):
         self._order = EpochOrder(len(part.samples), seed)
         self._seed = seed
         self.position = 0
-        self.steps_per_epoch = -(-self._order.count // (self._chunk * grad_accum_steps))
+        self.steps_per_epoch = self._order.count / (self._chunk * grad_accum_steps)
 
     def _start(self) -> _Loading:
         first = self.position + self._mesh.data_rank * self._micro_batch
@@ -264,7 +264,7 @@ class StreamBatches(_Waiting):
         steps_per_epoch: 0: the length of a stream is not known.
     """
 
-    steps_per_epoch = 0
+    steps_per_epoch = 0.0
 
     def __init__(self, part: DataPart, mesh: Mesh, *, micro_batch: int, loading: LoadingSpec) -> None:
         super().__init__(mesh, loading)
@@ -329,7 +329,7 @@ def make_batches(
         micro_batch: Samples per micro-batch.
         seed: Fixes the order.
         loading: Loading processes and their lead.
-        grad_accum_steps: Micro-batches per rank and step, for ``steps_per_epoch`` (rounded up).
+        grad_accum_steps: Micro-batches per rank and step, for ``steps_per_epoch``.
 
     Raises:
         UserError: The part is empty.

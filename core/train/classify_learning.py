@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from core.contracts.errors import UserError
 from core.contracts.events import Cell
 from core.contracts.worker import RunContext
 from core.train.data.batches import validation_batches
@@ -164,8 +165,24 @@ class TextClassifierTask:
         del model, step
 
     def load_teacher(self, folder: Path) -> nn.Module:
-        """Return a text classifier to learn from; see ``core.train.teachers``."""
-        return load_classifier(folder, seed=self._spec.seed)
+        """Return a text classifier to learn from; see ``core.train.teachers``.
+
+        Raises:
+            UserError: It cannot be loaded, or reads other tokens or knows other classes.
+        """
+        if load_tokenizer(folder).get_vocab() != self._tokenizer.get_vocab():
+            raise UserError(
+                f"The tokenizer of the teacher {folder} is another one than this model's.",
+                "Begin with the model of the same family, or with 'parent' set to the teacher's run.",
+            )
+        teacher = load_classifier(folder, seed=self._spec.seed)
+        theirs = tuple(str(name) for _, name in sorted((teacher.config.id2label or {}).items()))
+        if theirs != self.classes:
+            raise UserError(
+                f"The teacher's classes ({', '.join(theirs[:10])}) are not those of the data ({', '.join(self.classes[:10])}).",
+                "Choose a teacher of the same classes, or give data.classes in its order.",
+            )
+        return teacher
 
     def finish(self, weights: Mapping[str, torch.Tensor], outcome: Outcome) -> None:
         """Write the best weights as a model of transformers and as ONNX, and what is taken for what."""

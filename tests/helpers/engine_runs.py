@@ -115,7 +115,7 @@ def run_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     stores: list[object] = []
     for number, case in enumerate(cases):
-        stores.append(_new_store(Path(case["home"]), number, rank))
+        stores.append(new_store(Path(case["home"]), number, rank))
         own = case.get("own_homes", False)
         home = Path(case["home"]) / (f"node{rank}" if own else "")
         context = SpyContext(home, rank=rank, attempt=case.get("attempt", 1), node=f"n{rank}" if own else "local")
@@ -129,7 +129,7 @@ def run_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _new_store(folder: Path, number: int, rank: int) -> object:
+def new_store(folder: Path, number: int, rank: int) -> object:
     """Let the ranks of the next training find each other in a new store; return it, to be kept while it is used."""
     if "WORLD_SIZE" not in os.environ:
         return None

@@ -9,7 +9,7 @@ from typing import Any
 from core.plugins.decode import decode_spec
 from core.runlog.lineage import artifacts_of
 from core.train.tasks.language import KIND
-from tests.helpers.engine_runs import SpyContext, _new_store
+from tests.helpers.engine_runs import SpyContext, new_store
 
 
 def train_cases(home: str, cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -20,7 +20,7 @@ def train_cases(home: str, cases: dict[str, dict[str, Any]]) -> dict[str, dict[s
     for number, (name, mapping) in enumerate(cases.items()):
         folder = Path(home) / name
         folder.mkdir(parents=True, exist_ok=True)
-        stores.append(_new_store(folder, number, rank))
+        stores.append(new_store(folder, number, rank))
         context = SpyContext(folder, rank=rank)
         assert KIND.rank_run is not None
         KIND.rank_run(decode_spec(mapping), context)

@@ -51,10 +51,10 @@ def collate(rows: Sequence[tuple[torch.Tensor, int, int]]) -> Batch:
 class Network(nn.Module):
     """Two blocks in a ``ModuleList``, so that layouts find them, with norms and dropout."""
 
-    def __init__(self, dropout: float) -> None:
+    def __init__(self, dropout: float, *, running: bool = False) -> None:
         super().__init__()
         self.inner = nn.Linear(FEATURES, 16)
-        self.blocks = nn.ModuleList(Block(dropout) for _ in range(2))
+        self.blocks = nn.ModuleList(Block(dropout, running=running) for _ in range(2))
         self.outer = nn.Linear(16, CLASSES)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
@@ -67,9 +67,9 @@ class Network(nn.Module):
 class Block(nn.Module):
     """A residual layer."""
 
-    def __init__(self, dropout: float) -> None:
+    def __init__(self, dropout: float, *, running: bool = False) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(16)
+        self.norm = nn.BatchNorm1d(16) if running else nn.LayerNorm(16)
         self.up = nn.Linear(16, 32)
         self.down = nn.Linear(32, 16)
         self.dropout = nn.Dropout(dropout)
@@ -83,11 +83,13 @@ class RowTask:
     """The task.
 
     Attributes:
+        running: The network has batch norms, with running statistics.
         loss_scale: Called with the number of the loss (from 1); what it returns multiplies that loss. Faults go in here.
         finished: The weights and the outcome that the engine handed over.
     """
 
     dropout: float = 0.0
+    running: bool = False
     count_rows: int = 64
     unit: str = "samples"
     loss_scale: Callable[[int], float] = lambda number: 1.0
@@ -96,7 +98,7 @@ class RowTask:
     losses: int = 0
 
     def build_model(self) -> nn.Module:
-        return Network(self.dropout)
+        return Network(self.dropout, running=self.running)
 
     def training(self) -> DataPart:
         return DataPart(samples=Rows(self.count_rows), collate=collate)

@@ -108,7 +108,7 @@ def run_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Train one case after the other in this rank; return what each gave.
 
     Args:
-        cases: Each with ``spec``, ``home``, and optionally ``task`` (``tokens`` or ``rows``), ``attempt``, ``fault``,
+        cases: Each with ``spec``, ``home``, and optionally ``task`` (``tokens``, ``rows`` or ``running``: with batch norms), ``attempt``, ``fault``,
             ``own_homes`` (ranks share no disk).
     """
     rank = int(os.environ.get("RANK", "0"))
@@ -119,7 +119,7 @@ def run_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
         own = case.get("own_homes", False)
         home = Path(case["home"]) / (f"node{rank}" if own else "")
         context = SpyContext(home, rank=rank, attempt=case.get("attempt", 1), node=f"n{rank}" if own else "local")
-        task = RowTask(dropout=0.2) if case.get("task") == "rows" else TokenTask(tied=case.get("tied", False))
+        task = _task_of(case)
         undo = FAULTS[case["fault"]](context, task, rank) if "fault" in case else None
         try:
             found.append(run_once(context, case["spec"], task))
@@ -127,6 +127,16 @@ def run_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if undo is not None:
                 undo()
     return found
+
+
+def _task_of(case: Mapping[str, Any]) -> Task:
+    match case.get("task", "tokens"):
+        case "rows":
+            return RowTask(dropout=0.2)
+        case "running":
+            return RowTask(running=True)
+        case _:
+            return TokenTask(tied=case.get("tied", False))
 
 
 def new_store(folder: Path, number: int, rank: int) -> object:

@@ -50,9 +50,13 @@ def outcomes(base: Path) -> Outcomes:
         "resumed": case(base / "rows", parallel={}, task="rows", attempt=2),
         "whole": case(base / "whole", parallel={}, task="rows"),
         "fp16": case(base / "fp16", parallel=zero3, task="rows", fault="overflow of rank 1"),
+        "running": case(base / "running", parallel={}, task="running"),
+        "running zero3": case(base / "running-zero3", parallel=zero3, task="running"),
+        "running half": case(base / "half", parallel={"sharding": "zero2"}, task="running", optimizer=_EMA),
         "nan": case(base / "nan", parallel={}, task="rows", fault="nan on rank 1"),
     }
     named["fp16"]["spec"] |= {"precision": "fp16", "compute": {"initial_loss_scale": 256.0}}
+    named["running half"]["spec"] |= {"precision": "bf16"}
     by_rank = run_in_ranks(run_cases, 2, timeout_s=400.0, cases=list(named.values()))
     return {name: [found[number] for found in by_rank] for number, name in enumerate(named)}
 
@@ -146,3 +150,12 @@ def test_an_overflow_on_one_rank_halves_the_scale_of_all_and_skips_the_step(outc
     assert main["error"] == other["error"] == ""
     assert main["scales"] == [256.0, 256.0, 128.0, 128.0, 128.0, 128.0]
     assert len(main["weights"]) > 0
+
+
+def test_running_statistics_are_the_same_for_every_rank_and_layout(outcomes: Outcomes) -> None:
+    """Each rank scores its own share with them: were they those of its own samples, the validations would differ."""
+    ddp, zero3, half = (outcomes[name][0] for name in ("running", "running zero3", "running half"))
+    assert ddp["validation"] == pytest.approx(zero3["validation"], rel=1e-5)
+    assert ddp["weights"] == pytest.approx(zero3["weights"], rel=1e-5)
+    assert half["error"] == "", "sharded, in half precision and averaged"
+    assert half["weights"].keys() == ddp["weights"].keys()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 
 from core.train.engine import many
+from core.train.engine.naming import local
 
 
 class WeightAverage:
@@ -38,7 +39,9 @@ class WeightAverage:
         """Blend the present weights in."""
         weight = 1.0 - min(self._decay, (1 + self.updates) / (10 + self.updates))
         floating = [name for name, tensor in self._tensors.items() if tensor.is_floating_point()]
-        many.lerp_([self.average[name] for name in floating], [self._tensors[name] for name in floating], weight)
+        # Of sharded weights the shards: beside them stand buffers, which are never sharded.
+        own = [local(self.average[name]) for name in floating]
+        many.lerp_(own, [local(self._tensors[name]) for name in floating], weight)
         for name in self._tensors.keys() - set(floating):
             self.average[name].copy_(self._tensors[name])
         self.updates += 1

@@ -17,7 +17,7 @@ from core.train.parallel.base import ForwardAndLoss, Passes
 from core.train.parallel.blocks import block_of, find_blocks
 from core.train.parallel.mesh import group_of
 from core.train.parallel.norms import Norms
-from core.train.parallel.sharding import GradientSum, ShardedAccumulation, shard
+from core.train.parallel.sharding import AlikeBuffers, GradientSum, ShardedAccumulation, shard
 from core.train.parallel.whole import WholeModel
 from core.train.specs.training import TrainingSpec
 
@@ -65,10 +65,14 @@ def _over_data(model: nn.Module, passes: Passes, spec: TrainingSpec) -> WholeMod
     mesh, sharding = passes.mesh, spec.parallel.sharding
     if shard(model, blocks, mesh, sharding, passes.arithmetic):
         accumulation = ShardedAccumulation(model, sharding)
-        return WholeModel(passes, model, Norms(mesh, [model], names, ()), accumulation=accumulation, context=None)
-    model.to(mesh.device)
-    whole = WholeModel(passes, model, Norms(mesh, [model], names, ()), accumulation=None, context=None)
-    sum_gradients(whole, mesh)
+        whole = WholeModel(passes, model, Norms(mesh, [model], names, ()), accumulation=accumulation, context=None)
+    else:
+        model.to(mesh.device)
+        whole = WholeModel(passes, model, Norms(mesh, [model], names, ()), accumulation=None, context=None)
+        sum_gradients(whole, mesh)
+    group = group_of(mesh, "replicate", "shard")
+    assert group is not None, "all of several ranks are data ranks here"
+    whole.share_buffers(AlikeBuffers(model, group))
     return whole
 
 
@@ -83,10 +87,13 @@ def sum_gradients(whole: WholeModel, mesh: Mesh) -> None:
     # A network of the user's own may have weights that its passes leave out; DDP would wait for their gradients for ever.
     may_leave_out = not getattr(whole.parts[0], "uses_all_weights", False)
     warnings.filterwarnings("ignore", ".*find_unused_parameters=True was specified.*", UserWarning)
+    # Its successor is not known to the PyTorch before 2.14 that a host's own environment may have.
+    warnings.filterwarnings("ignore", ".*broadcast_buffers.* is deprecated", FutureWarning)
     wrapped = DistributedDataParallel(
         whole.parts[0],
         process_group=group,
         gradient_as_bucket_view=True,
         find_unused_parameters=may_leave_out,
+        broadcast_buffers=False,  # see ``AlikeBuffers``
     )
     whole.reduce_with(wrapped=wrapped)

@@ -39,6 +39,8 @@ def shard(part: nn.Module, blocks: Sequence[nn.Module], mesh: Mesh, sharding: Sh
         return False
     names = tuple(n for m in (replicated, sharded) if m is not None for n in m.mesh_dim_names or ())
     param_dtype, reduce_dtype = arithmetic.reduce_dtype()
+    if any(getattr(module, "running_mean", None) is not None for module in part.modules()):
+        param_dtype = None  # Batch norms refuse weights that are narrower than their running statistics.
     policy = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=reduce_dtype)
     for module in (*blocks, part):
         fully_shard(module, mesh=mesh.device_mesh[names], reshard_after_forward=sharding == "zero3", mp_policy=policy)
@@ -112,6 +114,31 @@ class GradientSum:
             dist.all_reduce(flat, group=self._group)
             for gradient, summed in zip(gradients, _unflatten_dense_tensors(flat, gradients), strict=True):
                 gradient.copy_(summed)
+
+
+class AlikeBuffers:
+    """Keeps buffers, such as the running statistics of batch norms, alike on all data ranks, as DDP does: rank 0's.
+
+    Each rank changes them by its own samples; a checkpoint, a validation and the model that is exported have one of them.
+    """
+
+    def __init__(self, module: nn.Module, group: dist.ProcessGroup) -> None:
+        """Take the buffers that a checkpoint holds."""
+        self._group = group
+        kept = module.state_dict(keep_vars=True)
+        self._by_dtype: dict[torch.dtype, list[torch.Tensor]] = {}
+        for name, buffer in module.named_buffers():
+            if name in kept:
+                self._by_dtype.setdefault(buffer.dtype, []).append(buffer)
+
+    @torch.no_grad()
+    def run(self) -> None:
+        """Take over the buffers of the group's first rank; one exchange for each type."""
+        for buffers in self._by_dtype.values():
+            flat = _flatten_dense_tensors(buffers)
+            dist.broadcast(flat, group_src=0, group=self._group)
+            for buffer, first in zip(buffers, _unflatten_dense_tensors(flat, buffers), strict=True):
+                buffer.copy_(first)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from core.train.engine.contracts import Batch
 from core.train.parallel.base import LaidOut, Passes
 from core.train.parallel.context_split import ContextSplit
 from core.train.parallel.norms import Norms
-from core.train.parallel.sharding import GradientSum, ShardedAccumulation, reshard, settle
+from core.train.parallel.sharding import AlikeBuffers, GradientSum, ShardedAccumulation, reshard, settle
 
 
 class WholeModel(LaidOut):
@@ -47,10 +47,15 @@ class WholeModel(LaidOut):
         self._context = context
         self._wrapped: DistributedDataParallel | None = None
         self._sum: GradientSum | None = None
+        self._buffers: AlikeBuffers | None = None
 
     def reduce_with(self, *, wrapped: DistributedDataParallel | None = None, summed: GradientSum | None = None) -> None:
         """Say how gradients are summed over data ranks where weights are not sharded: by DDP, or once a step."""
         self._wrapped, self._sum = wrapped, summed
+
+    def share_buffers(self, buffers: AlikeBuffers) -> None:
+        """Have buffers made alike after the passes of each step."""
+        self._buffers = buffers
 
     def forward_backward(self, micro_batches: Sequence[Batch], *, total: float) -> torch.Tensor:
         """See ``ParallelModel``."""
@@ -66,6 +71,8 @@ class WholeModel(LaidOut):
             settle(self.parameters)
         if self._sum is not None:
             self._sum.run()
+        if self._buffers is not None:
+            self._buffers.run()
         if self._context is not None:
             dist.all_reduce(loss_sum, group=self._context.group)
         return loss_sum

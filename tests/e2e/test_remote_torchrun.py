@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from core.contracts.events import MetricEvent
+from core.jobs.placed import placement_of
+from core.runlog.tail import read_batch
 from tests.helpers.remote_lab import RemoteLab, opened_remote_lab
 
 pytestmark = pytest.mark.timeout(300)
@@ -57,6 +60,61 @@ def test_two_hosts_with_two_ranks_each_train_to_the_same_loss_as_one_process(lab
     assert losses
     for key in losses:
         assert run["final"][key] == pytest.approx(json.loads(alone.stdout)["final"][key], rel=0.2), key
+
+
+LANGUAGE = """
+kind = "train.language"
+steps = 8
+micro_batch = 4
+evaluate_every = 8
+device = "cpu"
+
+[data]
+data = "{text}"
+
+[model]
+layers = 2
+hidden = 32
+heads = 4
+context = 64
+
+[optimizer]
+grad_accum_steps = {accumulation}
+lr = 0.01
+
+[parallel]
+{parallel}
+
+[launch]
+threads = 1
+copy_data = ["{text}"]
+"""
+
+
+def test_the_engine_trains_sharded_over_two_hosts_on_copied_data_as_one_process_does(
+    lab: RemoteLab, tmp_path: Path
+) -> None:
+    lab.workspace.fleet.close()
+    text = tmp_path / "prose.txt"
+    text.write_text("\n\n".join(f"{number} times {number} is {number * number}." for number in range(3000)))
+    spec = tmp_path / "language.toml"
+
+    def losses(parallel: str, accumulation: int, *words: str) -> list[float]:
+        spec.write_text(LANGUAGE.format(text=text, accumulation=accumulation, parallel=parallel))
+        done = command("run", str(spec), *words, "--follow", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        run_id = json.loads(done.stdout)["run_id"]
+        assert not any(lab.left(run_id).values())
+        if words:
+            placement = placement_of(lab.workspace.home.run_dir(run_id))
+            assert [copied.here for copied in placement.copies] == [str(text)]
+        batch = read_batch(lab.workspace.home.run_dir(run_id), {}, 64 << 20)
+        metrics = [event for file in batch.files for event in file.events if isinstance(event, MetricEvent)]
+        return [float(event.values["train/loss"]) for event in metrics if "train/loss" in event.values]
+
+    spread = losses('sharding = "zero3"', 2, "--hosts", "h1,h2")
+    assert len(spread) == 8
+    assert spread == pytest.approx(losses("processes = 1", 4), rel=1e-5)
 
 
 def test_what_stands_against_a_launch_is_listed_at_once_and_nothing_is_made(lab: RemoteLab) -> None:

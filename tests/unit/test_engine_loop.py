@@ -13,7 +13,7 @@ import torch
 from core.contracts.errors import UserError
 from core.runlog.layout import RunLayout
 from core.train.engine import train as engine
-from core.train.engine.contracts import Decision, Observation, SampleKey
+from core.train.engine.contracts import Batch, Decision, Observation, SampleKey
 from core.train.specs.stability import StabilitySpec
 from tests.helpers.digit_task import RowTask, maker, row_spec
 from tests.helpers.engine_runs import SpyContext
@@ -270,6 +270,32 @@ def test_the_range_test_finds_a_rate_and_leaves_weights_and_data_as_they_were(tm
     assert 1e-4 < found < 0.3
     assert context.curve("train/loss")[0][1] == plain.curve("train/loss")[0][1]
     assert any(f"{found:.3g}" in message for _, message in context.logs)
+
+
+def test_the_range_test_lowers_a_loss_scale_that_is_too_high(tmp_path: Path) -> None:
+    """The usual first scale of fp16 overflows; that says nothing about the rate."""
+    half: dict[str, Any] = {"precision": "fp16", "compute": {"initial_loss_scale": 2.0**32}}
+    context, _ = run(tmp_path, tuning={"find_lr": True}, steps=2, **half)
+    assert len(context.tables["Learning rate range test"].rows) > 20
+    assert context.curve("train/loss_scale")[0][1] < 2.0**32, "what was learned of the scale is kept"
+
+
+def test_the_largest_micro_batch_is_that_of_validation_too_and_leaves_running_statistics_alone(tmp_path: Path) -> None:
+    task = RowTask(running=True)
+    sizes: set[int] = set()
+    score = task.score
+
+    def spy(output: torch.Tensor, batch: Batch) -> dict[str, float]:
+        sizes.add(len(output))
+        return score(output, batch)
+
+    task.score = spy
+    fields: dict[str, Any] = {"steps": 2, "micro_batch": 4, "optimizer": {"grad_accum_steps": 2}}
+    context, _ = run(tmp_path / "found", task, tuning={"find_micro_batch": True}, **fields)
+    assert max(sizes) == 8, "the size found, not the one asked for"
+    fields = {"steps": 2, "micro_batch": 8}
+    plain, _ = run(tmp_path / "plain", RowTask(running=True), **fields)
+    assert context.curve("val/loss") == plain.curve("val/loss")
 
 
 def test_the_largest_micro_batch_keeps_the_samples_of_a_step(tmp_path: Path) -> None:

@@ -8,14 +8,15 @@ data begins anew.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
 from core.contracts.worker import RunContext
-from core.train.engine.contracts import Batches
+from core.train.engine.contracts import Batch, Batches
 from core.train.engine.naming import changing_tensors
 from core.train.engine.optim import build_optimizer
-from core.train.engine.passes import Passes
+from core.train.engine.passes import Passes, PassResult
 from core.train.specs.training import TrainingSpec
 
 TABLE = "Learning rate range test"
@@ -47,7 +48,10 @@ def find_lr(spec: TrainingSpec, context: RunContext, passes: Passes, batches: Ba
     lr = choose(curve, spec.optimizer.lr)
     if passes.model.mesh.is_main:
         context.table(TABLE, ("learning rate", "loss", "smoothed loss"), curve)
-        context.log(f"The range test over {len(curve)} steps found the learning rate {lr:.3g}.")
+        if curve:
+            context.log(f"The range test over {len(curve)} steps found the learning rate {lr:.3g}.")
+        else:
+            context.log(f"The range test met no finite loss; the learning rate {lr:.3g} is used.", "warning")
     return lr
 
 
@@ -55,6 +59,18 @@ def choose(curve: list[tuple[float, float, float]], otherwise: float) -> float:
     """Return a tenth of the rate of the lowest smoothed loss of (rate, loss, smoothed loss); ``otherwise`` without one."""
     finite = [(smoothed, lr) for lr, _, smoothed in curve if math.isfinite(smoothed)]
     return min(finite)[1] / _BELOW if finite else otherwise
+
+
+def _finite_pass(passes: Passes, micro_batches: Sequence[Batch]) -> PassResult:
+    """Return what the passes of a step gave; where only the loss scale (fp16) is too high, with a lower one."""
+    while True:
+        found = passes.run(micro_batches)
+        scaler, overflows = passes.arithmetic.scaler, not math.isfinite(found.norms.total)
+        if scaler is None or not overflows or not math.isfinite(found.loss) or scaler.scale < 1:
+            return found
+        scaler.update(overflowed=True)
+        for part in passes.model.parts:
+            part.zero_grad(set_to_none=True)
 
 
 def _sweep(
@@ -67,7 +83,7 @@ def _sweep(
     limit = spec.optimizer.max_grad_norm or math.inf
     for step in range(_STEPS):
         lr = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (_STEPS - 1))
-        found = passes.run(batches.next_step(micro_batches))
+        found = _finite_pass(passes, batches.next_step(micro_batches))
         norm = found.norms.total
         if not (math.isfinite(found.loss) and math.isfinite(norm)):
             break

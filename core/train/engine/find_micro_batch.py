@@ -2,15 +2,21 @@
 
 Sizes are tried from small to large; after each, the next one's need is extrapolated from the two before it, over the
 fullest rank, and it is tried only if it fits. So memory hardly ever really runs out, which on a CPU would call the
-kernel's killer, and in a collective would leave the other ranks waiting. Where a GPU's allocator still refuses, on one
-process, the size before is taken.
+kernel's killer, and in a collective would leave the other ranks waiting. Where a GPU's allocator still refuses, a single
+process takes the size before; of several ranks the one ends the run, for the others wait in its passes. What the passes
+changed of the model, such as running statistics, is put back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
 import psutil
 import torch
+from torch import nn
 
+from core.contracts.errors import UserError
 from core.contracts.worker import RunContext
 from core.train.data.batches import make_batches
 from core.train.engine.contracts import DataPart
@@ -23,9 +29,10 @@ _USABLE = 0.9
 _MOST = 65_536
 
 
-def sizes(samples: int, fewest_micro_batches: int) -> list[int]:
+def sizes(samples: int, fewest_micro_batches: int, least: int = 1) -> list[int]:
     """Return the micro-batches that divide the samples of a rank's step and leave enough of them, rising."""
-    return [size for size in range(1, samples // fewest_micro_batches + 1) if samples % size == 0 and size <= _MOST]
+    most = min(samples // fewest_micro_batches, _MOST)
+    return [size for size in range(least, most + 1) if samples % size == 0]
 
 
 def find_micro_batch(spec: TrainingSpec, context: RunContext, passes: Passes, part: DataPart) -> tuple[int, int]:
@@ -36,20 +43,24 @@ def find_micro_batch(spec: TrainingSpec, context: RunContext, passes: Passes, pa
         context: The run.
         passes: Runs the passes of a step.
         part: The training part.
+
+    Raises:
+        UserError: A GPU of several ranks ran out of memory.
     """
     samples = spec.micro_batch * spec.optimizer.grad_accum_steps
     fewest = spec.parallel.pipeline
     tried: list[tuple[int, float]] = []
     limit = _limit_bytes(passes)
-    for size in sizes(samples, fewest):
-        if _expected(tried, size) > limit:
-            break
-        needed = _peak(passes, part, size, fewest)
-        if needed is None:
-            break
-        tried.append((size, needed))
-        if needed > limit:
-            break
+    with _unchanged_buffers(passes.model.parts):
+        for size in sizes(samples, fewest, _least(passes.model.parts)):
+            if _expected(tried, size) > limit:
+                break
+            needed = _peak(passes, part, size, fewest)
+            if needed is None:
+                break
+            tried.append((size, needed))
+            if needed > limit:
+                break
     fitting = [size for size, needed in tried if needed <= limit]
     chosen = max(fitting, default=spec.micro_batch)
     if passes.model.mesh.is_main:
@@ -59,6 +70,21 @@ def find_micro_batch(spec: TrainingSpec, context: RunContext, passes: Passes, pa
             f"The micro-batch {chosen} is used, {samples // chosen} of them a step ({limit / 2**30:.1f} GiB usable)."
         )
     return chosen, samples // chosen
+
+
+def _least(parts: Sequence[nn.Module]) -> int:
+    """Return the fewest samples that a model trains on: batch norms compare samples with each other."""
+    return 2 if any(getattr(m, "running_mean", None) is not None for part in parts for m in part.modules()) else 1
+
+
+@contextmanager
+def _unchanged_buffers(parts: Sequence[nn.Module]) -> Generator[None]:
+    held = [(buffer, buffer.clone()) for part in parts for buffer in part.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, before in held:
+            buffer.copy_(before)
 
 
 def _limit_bytes(passes: Passes) -> float:
@@ -93,7 +119,12 @@ def _peak(passes: Passes, part: DataPart, size: int, micro_batches: int) -> floa
     batches = make_batches(part, passes.model.mesh, micro_batch=size, seed=0, loading=loading)
     try:
         passes.run(batches.next_step(micro_batches))
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
+        if passes.model.mesh.is_distributed:
+            raise UserError(
+                f"The memory of {device} ran out when micro-batches of {size} samples were tried.",
+                f"Turn tuning.find_micro_batch off and set micro_batch below {size}.",
+            ) from error
         ran_out = True
     finally:
         batches.close()

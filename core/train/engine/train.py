@@ -113,7 +113,7 @@ class _Training:
         self._say_start(model, at, resumed_from)
         profiler = ProfileRecorder(self._context, self._mesh, self._spec.tuning)
         try:
-            is_done = TrainingLoop(self._loop_parts(built, keeper, profiler), at).run()
+            is_done = TrainingLoop(self._loop_parts(built, keeper, profiler, at), at).run()
         finally:
             profiler.close()
             built.batches.close()
@@ -198,7 +198,7 @@ class _Training:
         )
         return Keeper(self._context, self._store, kept, at, self._spec)
 
-    def _loop_parts(self, built: _Built, keeper: Keeper, profiler: ProfileRecorder) -> LoopParts:
+    def _loop_parts(self, built: _Built, keeper: Keeper, profiler: ProfileRecorder, at: Position) -> LoopParts:
         spec = self._spec
         total_steps, evaluate_every = plan_steps(spec, built.batches.steps_per_epoch)
         passes = built.passes
@@ -206,7 +206,7 @@ class _Training:
         validator = None
         if validation is not None:
             validator = Validator(
-                passes.task, passes.model, validation, micro_batch=spec.micro_batch, agreement=self._agreement
+                passes.task, passes.model, validation, micro_batch=at.micro_batch, agreement=self._agreement
             )
         return LoopParts(
             spec=spec,

@@ -205,7 +205,7 @@ def distilling(task: TrainingTask, spec: TrainingSpec, mesh: Mesh, context: RunC
         EnvironmentProblem: There is no room for the answers.
     """
     wanted = spec.distillation
-    if not wanted.teacher or isinstance(task, DistillingTask):
+    if not wanted.teacher:
         return task
     teacher = load_teacher(wanted.teacher, task, context).to(mesh.device)
     if mesh.is_main:

@@ -15,7 +15,6 @@ from core.contracts.worker import RunContext
 from core.train.data.documents import document_files
 from core.train.data.text import language_parts
 from core.train.data.tokens import Made, key_of, made_once
-from core.train.distill import distilling
 from core.train.engine.contracts import Mesh, TrainingTask
 from core.train.engine.train import train
 from core.train.language_checks import row_length
@@ -43,7 +42,7 @@ def train_language(spec: LanguageTrainingSpec, context: RunContext) -> None:
     """
 
     def make_task(mesh: Mesh, context: RunContext) -> TrainingTask:
-        return distilling(LanguageTask(spec, context, make_parts(spec, mesh, context)), spec, mesh, context)
+        return LanguageTask(spec, context, make_parts(spec, mesh, context))
 
     train(spec, context, make_task)
 

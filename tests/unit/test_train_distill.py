@@ -14,7 +14,10 @@ from safetensors.torch import save_model
 from torch import nn
 from torch.nn import functional
 
+from core.compress.methods.int8 import KIND as INT8
+from core.compress.spec import Int8Spec
 from core.contracts.errors import EnvironmentProblem, UserError
+from core.plugins.registry import registry
 from core.runlog.layout import RunLayout
 from core.train import teacher_cache
 from core.train.distill import NOT_COUNTED, DistillingTask, distillation_loss, distilling
@@ -29,6 +32,7 @@ from core.train.teachers import find_teacher
 from tests.helpers.recording_context import RecordingContext
 
 pytestmark = pytest.mark.timeout(240)
+COMPRESSED = {"model": "model.onnx", "calibration_data": "data.calibration", "test_data": "data.test"}
 PLAIN = {"rotation_deg": 0, "translate_fraction": 0, "scale_fraction": 0, "shear_deg": 0}
 SMALL: dict[str, Any] = {
     "kind": "train.image",
@@ -267,6 +271,10 @@ def test_a_student_learns_from_the_folder_of_an_earlier_run_and_leaves_the_same_
     assert len(distances) == 20
     assert np.mean(distances[-4:]) < 0.7 * np.mean(distances[:4])
     assert 0.0 < student.results["near_zero_weights"] < 1.0
+    compressed = RecordingContext(tmp_path / "compressed")
+    files = {name: student.artifacts[kind].path for name, kind in COMPRESSED.items()}
+    INT8.run(Int8Spec(method="onnxruntime", calibration_samples=64, max_accuracy_drop_points=50, **files), compressed)
+    assert compressed.results["onnxruntime/size_bytes"] > 0
     other = RecordingContext(tmp_path / "other")
     with pytest.raises(UserError, match=r"image size \(8\)"):
         run(spec_of(image_size=16, distillation={"teacher": str(teacher)}), other)
@@ -291,3 +299,35 @@ def test_l1_adds_its_subgradient_to_matrices_only_and_makes_weights_small() -> N
         optimizer.step()
     assert before < 0.1
     assert near_zero_share(network.state_dict()) > 0.95
+
+
+def test_a_language_model_learns_from_another_one_with_answers_kept_by_row(tmp_path: Path) -> None:
+    language = registry().get("train.language")
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{number} and {number} are {2 * number}.\n" for number in range(300)))
+    model = {"layers": 1, "hidden": 16, "heads": 2, "context": 32}
+    given: dict[str, Any] = {
+        "kind": "train.language",
+        "data": {"data": str(text), "validation_rows": 8},
+        "steps": 60,
+        "evaluate_every": 60,
+        "micro_batch": 4,
+        "device": "cpu",
+        "model": model,
+        "generation": {"new_tokens": 0},
+    }
+    teacher = RecordingContext(tmp_path / "teacher")
+    assert language.rank_run is not None
+    language.rank_run(msgspec.convert(given, language.spec), teacher)
+    folder = teacher.artifacts["model.huggingface"].path
+    curves: list[list[float]] = []
+    for name, keeps in (("kept", True), ("asked", False)):
+        context = RecordingContext(tmp_path / name)
+        told = {"teacher": folder, "cache_logits": keeps, "weight": 1.0}
+        spec = {**given, "model": {**model, "hidden": 8}, "distillation": told}
+        language.rank_run(msgspec.convert(spec, language.spec), context)
+        curves.append([value for _, value in context.curve("train/distillation_loss")])
+        assert (context.layout.scratch / "teacher").is_dir() == keeps
+    kept, asked = curves
+    assert kept == pytest.approx(asked, rel=2e-2)
+    assert np.mean(kept[-10:]) < np.mean(kept[:10])

@@ -56,6 +56,8 @@ def value_text_of(key: str, value: float) -> str:
     unit = metric_unit(key)
     if unit == "B" and math.isfinite(value):
         return size_text(value)
+    if unit == "s" and 0 < abs(value) < 1:
+        return f"{number_text(value * 1000)} ms"
     return f"{number_text(value)} {unit}".strip()
 
 

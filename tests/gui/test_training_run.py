@@ -16,6 +16,7 @@ from app.controllers.train_controller import TrainController
 from app.viewmodels.metric_series import Axis
 from app.viewmodels.profile_table import fine_span_text
 from app.viewmodels.stability_events import event_text
+from app.viewmodels.training_facts import value_text_of
 from app.views.run_detail_page import RunDetailPage
 from app.views.theme import apply_theme
 from app.views.widgets.chip import Chip
@@ -241,3 +242,9 @@ def test_further_ranks_share_the_charts_of_memory_and_step_time(qtbot, page):
 )
 def test_short_times_keep_their_digits(seconds, text):
     assert fine_span_text(seconds) == text
+
+
+def test_short_times_are_told_in_milliseconds():
+    assert value_text_of("train/step_time_s", 0.052) == "52 ms"
+    assert value_text_of("train/step_time_s", 1.5) == "1.5000 s"
+    assert value_text_of("memory/peak_bytes", 900 << 20) == "900 MiB"

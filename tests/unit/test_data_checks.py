@@ -126,6 +126,7 @@ def test_a_training_that_waited_is_told_at_its_end() -> None:
     assert tally.advice(LoadingSpec(), 1) == ""
     tally.add(30.0, 30.0)  # loading processes start
     assert tally.advice(LoadingSpec(), 1) == ""
-    tally.add(0.5, 1.0)
-    tally.add(0.1, 1.0)
+    tally.add(0.5, 0.6)
+    assert tally.advice(LoadingSpec(), 1) == "", "too little to speak of"
+    tally.add(5.5, 19.4)
     assert tally.advice(LoadingSpec(), 1).startswith("The training waits for data 30% of the time.")

@@ -7,6 +7,7 @@ import os
 from core.train.specs.loading import LoadingSpec
 
 NOTEWORTHY_FRACTION = 0.05
+_LEAST_WAIT_S = 1.0
 _ENOUGH_AHEAD = 8
 
 
@@ -26,9 +27,11 @@ class WaitTally:
         self._has_begun = True
 
     def advice(self, loading: LoadingSpec, local_ranks: int) -> str:
-        """Return ``loading_advice`` for the steps so far on this machine; empty before the second."""
+        """Return ``loading_advice`` for the steps so far on this machine; empty where it was no second in all."""
+        if self._waited_s < _LEAST_WAIT_S:
+            return ""
         cores = (os.cpu_count() or 1) // max(1, local_ranks)
-        return loading_advice(self._waited_s / self._total_s, loading, cores) if self._total_s else ""
+        return loading_advice(self._waited_s / self._total_s, loading, cores)
 
 
 def loading_advice(wait_fraction: float, loading: LoadingSpec, cores: int) -> str:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -30,14 +31,19 @@ def _sentence(error: Exception) -> tuple[str, str, str]:
         return "user", error.message, error.hint
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return "out_of_memory", "The device ran out of memory.", "Halve the batch size, or use a smaller model."
+    if is_no_space(error):
+        return "environment", "The disk is full.", "Free some space and resume the run."
     first_line = str(error).strip().partition("\n")[0]
     return "bug", f"{type(error).__name__}: {first_line}".rstrip(": "), "The traceback is in the log."
 
 
 def is_no_space(error: BaseException | None) -> bool:
-    """Tell whether a full disk is at the root of an error."""
+    """Tell whether a full disk is at the root of an error; libraries that are not Python's, such as safetensors, only say so."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return True
+        elif not isinstance(error, PilothouseError) and os.strerror(errno.ENOSPC) in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

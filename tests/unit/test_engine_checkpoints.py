@@ -6,18 +6,22 @@ import errno
 import os
 import pickle
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
 from core.contracts.errors import EnvironmentProblem, UserError
-from core.jobs.worker import is_no_space
+from core.jobs.records import EXIT_NO_SPACE
+from core.jobs.worker import is_no_space, report
 from core.train.engine import checkpoint_files as files
 from core.train.engine.checkpointing import start_folder
+from core.train.engine.contracts import Outcome
 from core.train.engine.train import train
 from tests.helpers.digit_task import Network, RowTask, maker, row_spec
 from tests.helpers.engine_runs import SpyContext, run_once
@@ -196,6 +200,23 @@ def test_a_disk_that_fills_up_in_mid_run_ends_in_a_sentence_and_older_checkpoint
     assert resumed.starts[0] in (2, 4), (
         "the newest whole one; beside the training, that of step 4 may be the one that failed"
     )
+
+
+def test_a_disk_that_is_full_when_the_model_is_written_is_told_as_such(
+    small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Writes(RowTask):
+        def finish(self, weights: Mapping[str, torch.Tensor], outcome: Outcome) -> None:
+            del outcome
+            save_file({**weights, "large": torch.zeros(1 << 20)}, context.artifacts_dir / "model.safetensors")
+
+    context = SpyContext(small_disk)
+    with pytest.raises(SafetensorError) as caught:
+        train(row_spec(**SHORT), context, maker(Writes()))
+    (context.artifacts_dir / "model.safetensors").unlink(missing_ok=True)
+    assert report(context, caught.value) == EXIT_NO_SPACE
+    context.close()
+    assert capsys.readouterr().err == "The disk is full. Free some space and resume the run.\n"
 
 
 class NoFolder(SpyContext):

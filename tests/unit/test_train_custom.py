@@ -10,11 +10,13 @@ import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import distributed as dist
 
 from core.contracts.errors import EnvironmentProblem, UserError
 from core.plugins.decode import read_spec
 from core.settings.resources import examples_dir
 from core.train.custom_file import as_settings, check_file
+from core.train.models.custom_module import told_as_users
 from core.train.tasks.custom import KIND, CustomTrainingSpec
 from tests.helpers.recording_context import RecordingContext
 
@@ -229,3 +231,16 @@ def test_the_example_trains(context: RecordingContext) -> None:
     assert losses[1] < losses[0]
     assert context.results["best/absolute_error"] > 0
     assert Path(context.artifacts["model.code"].path).read_text().startswith('"""A custom training')
+
+
+def test_the_echo_of_another_ranks_failure_is_not_blamed_on_the_users_code(tmp_path: Path) -> None:
+    lost = RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]:4711")
+    with pytest.raises(UserError, match="Connection closed"), told_as_users(tmp_path / "a.py", "The model"):
+        raise lost
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with pytest.raises(RuntimeError) as caught, told_as_users(tmp_path / "a.py", "The model"):
+            raise lost
+    finally:
+        dist.destroy_process_group()
+    assert caught.value is lost

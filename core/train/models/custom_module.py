@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from core.contracts.errors import EnvironmentProblem, PilothouseError, UserError
+from core.jobs.triage import classify
 from core.train.custom_file import as_settings
 
 _MODULE_NAME = "pilothouse_custom_training"
@@ -46,11 +47,21 @@ def told_as_users(path: Path, what: str) -> Generator[None]:
     except (PilothouseError, torch.OutOfMemoryError, torch.distributed.DistError):
         raise
     except Exception as error:
+        if _is_of_another_rank(error):
+            raise
         traceback.print_exception(error)
         told = f"{type(error).__name__}: {error}".strip().removesuffix(":").splitlines()[0]
         raise UserError(
             f"{what} failed in {_place(error, path)}: {told}", "Correct the file, then start again."
         ) from error
+
+
+def _is_of_another_rank(error: Exception) -> bool:
+    """Tell whether the user's code only met what another rank's failure did to the exchange between them."""
+    if not torch.distributed.is_initialized():
+        return False
+    diagnosis = classify(f"{type(error).__name__}: {error}")
+    return diagnosis is not None and diagnosis.is_secondary
 
 
 def _load(path: Path) -> ModuleType:

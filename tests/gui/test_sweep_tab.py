@@ -208,3 +208,16 @@ def test_the_look_follows_the_theme(board, qapp):
         backgrounds[mode] = QColor(board.plot.grab().toImage().pixelColor(1, board.plot.height() - 2)).lightness()
     assert backgrounds["light"] > 200
     assert backgrounds["dark"] < 60
+
+
+def test_the_menu_of_a_training_offers_a_sweep_over_its_settings(qtbot, page):
+    run = build_run(page._services.home_path, name="digits", number=7)
+    page._services.workspace.sync()
+    page.open(Route(page=RUN, run_id=RunId(run.name)))
+    qtbot.waitUntil(lambda: page._stack.currentIndex() == 1, timeout=20_000)
+    routes = []
+    page._services.router.requested.connect(routes.append)
+    page._fill_menu()
+    (action,) = [action for action in page._more.actions() if action.text().startswith("Sweep over")]
+    action.trigger()
+    assert (routes[0].page, routes[0].kind, routes[0].values["base"]) == (TRAIN, "sweep", run.name)

@@ -14,7 +14,6 @@ import numpy as np
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import (
     QColor,
-    QFontMetrics,
     QKeyEvent,
     QMouseEvent,
     QPainter,
@@ -26,8 +25,9 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from app.viewmodels.sweep_axes import Floats, SweepAxis, SweepPicture
+from app.viewmodels.sweep_axes import Floats, SweepPicture
 from app.views.theme import SPACE, theme, theme_host
+from app.views.widgets.parallel_axes import AxisFrame, line_pen, paint_axis, scale_colour
 from app.views.widgets.plot_tooltip import PlotTooltip, TooltipRow
 
 _HEIGHT = 310
@@ -36,34 +36,10 @@ _GRIP = 14.0
 _REACH = 9.0
 _CLICK = 4.0
 _NARROW = 0.1
-_TICK_APART = 15.0
 _HALO = 5
 _MANY = 80
 
 Brushes = dict[int, tuple[float, float]]
-
-
-def _mixed(low: QColor, high: QColor, share: float) -> QColor:
-    def between(a: float, b: float) -> float:
-        return a + (b - a) * share
-
-    return QColor.fromRgbF(
-        between(low.redF(), high.redF()), between(low.greenF(), high.greenF()), between(low.blueF(), high.blueF())
-    )
-
-
-def scale_colour(goodness: float) -> QColor:
-    """Return the colour of a trial by its rank: from faint (0) to strong (1) in the theme's scale."""
-    steps = [QColor(colour) for colour in theme().heat[1:]]
-    place = min(max(goodness, 0.0), 1.0) * (len(steps) - 1)
-    lower = min(int(place), len(steps) - 2)
-    return _mixed(steps[lower], steps[lower + 1], place - lower)
-
-
-def _pen(goodness: float, *, is_thin: bool) -> QPen:
-    if math.isnan(goodness):
-        return QPen(QColor(theme().text_faint), 1.0, Qt.PenStyle.DotLine)
-    return QPen(scale_colour(goodness), 0.0 if is_thin else 1.0 + 0.8 * goodness)
 
 
 class ParallelPlot(QWidget):
@@ -238,7 +214,7 @@ class ParallelPlot(QWidget):
                 )
                 self._paint_line(painter, self._heights()[row], QPen(QColor(colour), width))
         for number, axis in enumerate(self._picture.axes):
-            self._paint_axis(painter, number, axis)
+            paint_axis(painter, axis, self._frame(number))
         painter.end()
 
     def _painted_lines(self) -> QPixmap:
@@ -259,7 +235,9 @@ class ParallelPlot(QWidget):
         opacity = min(max(6.0 / math.sqrt(max(count, 1)), 0.3), 0.9)
         for row in order.tolist():
             painter.setOpacity(opacity if kept[row] else 0.08)
-            self._paint_line(painter, heights[row], _pen(float(goodness[row]), is_thin=count > _MANY or not kept[row]))
+            self._paint_line(
+                painter, heights[row], line_pen(float(goodness[row]), is_thin=count > _MANY or not kept[row])
+            )
         painter.end()
         return pixmap
 
@@ -268,53 +246,20 @@ class ParallelPlot(QWidget):
         points = [QPointF(self.axis_x(n), float(y)) for n, y in enumerate(heights) if math.isfinite(y)]
         painter.drawPolyline(QPolygonF(points))
 
-    def _paint_axis(self, painter: QPainter, number: int, axis: SweepAxis) -> None:
-        tokens, x, area = theme(), self.axis_x(number), self._area()
-        is_active = self.hasFocus() and number == self._axis
-        painter.setPen(QPen(QColor(tokens.accent if is_active else tokens.border_strong), 2.0 if is_active else 1.2))
-        painter.drawLine(QPointF(x, area.top()), QPointF(x, area.bottom()))
-        if number in self._brushes:
-            low, high = self._brushes[number]
-            box = QRectF(x - 5, self.axis_y(high), 10, max(self.axis_y(low) - self.axis_y(high), 2))
-            colour = QColor(tokens.accent)
-            painter.setPen(QPen(colour, 1.2))
-            colour.setAlpha(70)
-            painter.fillRect(box, colour)
-            painter.drawRect(box)
-        metrics = QFontMetrics(self.font())
-        painter.setPen(QColor(tokens.text if not axis.path or is_active else tokens.text_muted))
-        width = min(self._pitch() - SPACE.s, 2 * x, 2 * (self.width() - x))
-        title = metrics.elidedText(axis.title, Qt.TextElideMode.ElideRight, int(width))
-        painter.drawText(QRectF(x - width / 2, 4, width, 22), Qt.AlignmentFlag.AlignCenter, title)
-        self._paint_ticks(painter, number, axis)
-
-    def _pitch(self) -> float:
-        count = len(self._picture.axes)
-        return 2.0 * _SIDE if count < 2 else min(self._area().width() / (count - 1), 2.0 * _SIDE + 80)
-
-    def _paint_ticks(self, painter: QPainter, number: int, axis: SweepAxis) -> None:
-        """Write the values beside an axis, each on a patch of the background so that lines do not cross them out."""
-        tokens, x = theme(), self.axis_x(number)
-        is_last = number == len(self._picture.axes) - 1 and number > 0
-        metrics = QFontMetrics(self.font())
-        drawn: list[float] = []
-        for position, text in axis.ticks:
-            y = self.axis_y(position)
-            if any(abs(y - other) < _TICK_APART for other in drawn):
-                continue
-            drawn.append(y)
-            width = min(float(metrics.horizontalAdvance(text)) + 4, _SIDE - 4.0 if is_last or number == 0 else 120.0)
-            left = x + 8 if is_last else x - 8 - width
-            box = QRectF(left, y - 8, width, 16)
-            patch = QColor(tokens.plot_background)
-            patch.setAlpha(215)
-            painter.fillRect(box, patch)
-            painter.setPen(QColor(tokens.plot_axis))
-            shown = metrics.elidedText(text, Qt.TextElideMode.ElideRight, int(width))
-            side = Qt.AlignmentFlag.AlignLeft if is_last else Qt.AlignmentFlag.AlignRight
-            painter.drawText(box, side | Qt.AlignmentFlag.AlignVCenter, shown)
-            painter.setPen(QPen(QColor(tokens.border_strong), 1.2))
-            painter.drawLine(QPointF(x - 3, y), QPointF(x + 3, y))
+    def _frame(self, number: int) -> AxisFrame:
+        area, x, last = self._area(), self.axis_x(number), len(self._picture.axes) - 1
+        pitch = 2.0 * _SIDE if last < 1 else min(area.width() / last, 2.0 * _SIDE + 80)
+        is_edge = number in (0, last)
+        return AxisFrame(
+            x=x,
+            top=area.top(),
+            bottom=area.bottom(),
+            title_width=min(pitch - SPACE.s, 2 * x, 2 * (self.width() - x)),
+            tick_width=_SIDE - SPACE.xs if is_edge else 120.0,
+            is_last=number == last > 0,
+            is_active=self.hasFocus() and number == self._axis,
+            brush=self._brushes.get(number),
+        )
 
     # -- mouse and keyboard ----------------------------------------------------------------------------------------
 

@@ -22,8 +22,10 @@ from app.controllers.run_actions import (
     can_stop,
 )
 from app.views.icons import icon
+from core.contracts.forms import FormValue
 from core.contracts.ids import RunId
 from core.contracts.runs import RunSummary
+from core.contracts.sweeps import SWEEP_KIND
 
 _FORMAT_WORDS = {"csv": "CSV table…", "parquet": "Parquet table…", "tensorboard": "TensorBoard log…"}
 _NEXT_KINDS = (
@@ -72,6 +74,11 @@ class RunCommands:
     def build_on(self, run: RunSummary, kind: str) -> None:
         """Open the wizard with a run of another kind that uses this one's artifacts."""
         self._router.go(Route(page=TRAIN, kind=kind, values={"parent": run.run_id}))
+
+    def sweep_over(self, run: RunSummary) -> None:
+        """Open the wizard with a sweep that varies a run's settings."""
+        values: dict[str, FormValue] = {"base": run.run_id, "name": f"{run.name or run.run_id}: sweep"}
+        self._router.go(Route(page=TRAIN, kind=SWEEP_KIND, values=values))
 
     def delete(self, runs: Sequence[RunSummary]) -> None:
         """Ask once, then move those that ended to the bin."""
@@ -138,10 +145,8 @@ def fill_run_menu(menu: QMenu, commands: RunCommands, runs: Sequence[RunSummary]
         _add(menu, "resume", "Resume", lambda: commands.resume(runs), enabled=any(can_resume(run) for run in runs))
     if one is not None and in_table:
         _add(menu, "clone", f"Clone into a new run{keys('Ctrl+D')}", lambda: commands.clone(one))
-    if one is not None and can_build_on(one):
-        menu.addSeparator()
-        for kind, icon_name, words in _NEXT_KINDS:
-            _add(menu, icon_name, words, lambda kind=kind: commands.build_on(one, kind))
+    if one is not None:
+        _add_next(menu, commands, one)
     menu.addSeparator()
     export = menu.addMenu(icon("export"), "Export curves")
     for form in EXPORT_FORMATS:
@@ -154,6 +159,16 @@ def fill_run_menu(menu: QMenu, commands: RunCommands, runs: Sequence[RunSummary]
         _add(menu, "stop", "Give up: its hosts do not answer", lambda: commands.give_up(runs))
     can_any = any(can_delete(run) for run in runs)
     _add(menu, "trash", f"Delete…{keys('Del')}", lambda: commands.delete(runs), enabled=can_any)
+
+
+def _add_next(menu: QMenu, commands: RunCommands, run: RunSummary) -> None:
+    """Put in what is usually done next with a run."""
+    menu.addSeparator()
+    if can_build_on(run):
+        for kind, icon_name, words in _NEXT_KINDS:
+            _add(menu, icon_name, words, lambda kind=kind: commands.build_on(run, kind))
+    if run.kind.startswith("train."):
+        _add(menu, "sweep", "Sweep over its settings…", lambda: commands.sweep_over(run))
 
 
 def _add(menu: QMenu, icon_name: str, text: str, run: Callable[[], object], *, enabled: bool = True) -> None:

@@ -50,7 +50,8 @@ def report_near_zero(context: RunContext, weights: Mapping[str, torch.Tensor], f
 
 def near_zero_share(weights: Mapping[str, torch.Tensor]) -> float:
     """Return the share, 0 to 1, of the elements of matrices and kernels whose size is below ``NEAR_ZERO``."""
-    matrices = [weight for weight in weights.values() if is_penalized(weight)]
+    # A tied weight stands under each of its names, as one tensor.
+    matrices = [weight for weight in {id(w): w for w in weights.values()}.values() if is_penalized(weight)]
     elements = sum(weight.numel() for weight in matrices)
     near = sum(int((weight.abs() < NEAR_ZERO).sum()) for weight in matrices)
     return near / elements if elements else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from core.contracts.errors import EnvironmentProblem, UserError
+from core.jobs.checkpoints import MANIFEST
 from core.jobs.records import EXIT_NO_SPACE
 from core.jobs.worker import is_no_space, report
 from core.train.engine import checkpoint_files as files
@@ -98,6 +100,10 @@ def test_a_damaged_checkpoint_is_passed_over_in_a_resume_and_refused_as_a_start(
     shard.write_bytes(data)
     with pytest.raises(UserError, match="is damaged"):
         start_folder(str(newest(context)), tmp_path)
+    copy = shutil.copytree(newest(context), tmp_path / "copy")
+    (copy / MANIFEST).write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        start_folder(str(copy), tmp_path)
     resumed = train_here(tmp_path, attempt=2, checkpoints={"keep_best": False})
     assert resumed.starts == [2]
     assert any("step 4 is damaged" in message for message in resumed.logs)

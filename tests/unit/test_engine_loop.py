@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.contracts.errors import UserError
+from core.contracts.errors import Cancelled, UserError
 from core.runlog.layout import RunLayout
 from core.train.engine import train as engine
 from core.train.engine.contracts import Batch, Decision, Observation, SampleKey
@@ -270,6 +270,17 @@ def test_the_range_test_finds_a_rate_and_leaves_weights_and_data_as_they_were(tm
     assert 1e-4 < found < 0.3
     assert context.curve("train/loss")[0][1] == plain.curve("train/loss")[0][1]
     assert any(f"{found:.3g}" in message for _, message in context.logs)
+
+
+@pytest.mark.parametrize("finder", ["find_lr", "find_micro_batch"])
+def test_a_stop_while_something_is_found_by_trying_is_heeded(tmp_path: Path, finder: str) -> None:
+    context = RecordingContext(tmp_path)
+    context.stop_when = lambda: True
+    task = RowTask()
+    with pytest.raises(Cancelled):
+        engine.train(row_spec(tuning={finder: True}), context, maker(task))
+    assert task.losses == 0
+    assert context.checkpoints == []
 
 
 def test_the_range_test_lowers_a_loss_scale_that_is_too_high(tmp_path: Path) -> None:

@@ -252,6 +252,26 @@ def test_a_state_goes_through_json_and_decides_as_the_guard_it_was_taken_from() 
         assert other.observe(seen(step, loss, norm)) == guard.observe(seen(step, loss, norm))
 
 
+def test_a_resume_gives_an_action_the_time_that_is_left_and_knows_of_the_high_loss_before() -> None:
+    guard = make_guard(msgspec.structs.replace(SPEC, on_loss_spike="lower-lr"), ranks=1)
+    quiet(guard, range(1, 101))
+    losses = [2.0 + step / 2 for step in range(101, 150)]
+    for resumed_at in (2, 10):
+        own = make_guard(msgspec.structs.replace(SPEC, on_loss_spike="lower-lr"), ranks=1)
+        own.load_state_dict(guard.state_dict())
+        whole = make_guard(msgspec.structs.replace(SPEC, on_loss_spike="lower-lr"), ranks=1)
+        whole.load_state_dict(guard.state_dict())
+        expected = [whole.observe(seen(101 + n, loss)).action for n, loss in enumerate(losses)]
+        found = [own.observe(seen(101 + n, loss)).action for n, loss in enumerate(losses[:resumed_at])]
+        resumed = make_guard(msgspec.structs.replace(SPEC, on_loss_spike="lower-lr"), ranks=1)
+        resumed.load_state_dict(msgspec.json.decode(msgspec.json.encode(own.state_dict())))
+        found += [
+            resumed.observe(seen(101 + resumed_at + n, loss)).action for n, loss in enumerate(losses[resumed_at:])
+        ]
+        assert found == expected
+        assert "lower-lr" in expected
+
+
 def test_attempts_are_not_given_back_by_a_roll_back_or_a_resume() -> None:
     guard = make_guard(msgspec.structs.replace(SPEC, max_actions=3), ranks=1)
     quiet(guard, range(1, 101))

@@ -301,6 +301,11 @@ def test_l1_adds_its_subgradient_to_matrices_only_and_makes_weights_small() -> N
     assert near_zero_share(network.state_dict()) > 0.95
 
 
+def test_a_tied_weight_counts_once_among_those_near_zero() -> None:
+    tied = torch.zeros(4, 4)
+    assert near_zero_share({"in": tied, "out": tied, "other": torch.ones(2, 8)}) == 0.5
+
+
 def test_a_language_model_learns_from_another_one_with_answers_kept_by_row(tmp_path: Path) -> None:
     language = registry().get("train.language")
     text = tmp_path / "text.txt"

@@ -289,8 +289,9 @@ def _remove_unused(cache: Path) -> None:
     """Remove what nobody has used for a month."""
     before = time.time() - _UNUSED_AFTER_S
     for record in cache.glob("*/made.json"):
-        if record.stat().st_mtime < before:
-            shutil.rmtree(record.parent, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
+            if record.stat().st_mtime < before:
+                shutil.rmtree(record.parent, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
@@ -302,6 +303,13 @@ def _differences(held: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple
     return words
 
 
+def _is_intact(folder: Path) -> bool:
+    try:
+        return is_intact(folder, read_manifest(folder))
+    except (OSError, msgspec.MsgspecError):
+        return False
+
+
 def start_folder(start_from: str, home: Path) -> Path:
     """Return the checkpoint folder that ``start_from`` names: itself, or the newest intact one of a run.
 
@@ -310,8 +318,7 @@ def start_folder(start_from: str, home: Path) -> Path:
     """
     folder = Path(start_from).expanduser()
     if folder.is_dir():
-        manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None
-        if manifest is not None and not is_intact(folder, manifest):
+        if (folder / MANIFEST).is_file() and not _is_intact(folder):
             raise UserError(
                 f"The checkpoint {folder} is damaged: its files do not hash as its manifest says.", "Choose another."
             )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
+from core.contracts.errors import Cancelled
 from core.contracts.worker import RunContext
 from core.train.engine.contracts import Batch, Batches
 from core.train.engine.naming import changing_tensors
@@ -36,11 +37,14 @@ def find_lr(spec: TrainingSpec, context: RunContext, passes: Passes, batches: Ba
         passes: Runs the passes of a step.
         batches: Batches of its own; used up.
         micro_batches: Micro-batches of a step.
+
+    Raises:
+        Cancelled: A stop was asked for meanwhile.
     """
     tensors = changing_tensors(passes.model.parts)
     held = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     try:
-        curve = _sweep(spec, passes, batches, micro_batches)
+        curve = _sweep(spec, context, passes, batches, micro_batches)
     finally:
         with torch.no_grad():
             for name, tensor in tensors.items():
@@ -74,7 +78,7 @@ def _finite_pass(passes: Passes, micro_batches: Sequence[Batch]) -> PassResult:
 
 
 def _sweep(
-    spec: TrainingSpec, passes: Passes, batches: Batches, micro_batches: int
+    spec: TrainingSpec, context: RunContext, passes: Passes, batches: Batches, micro_batches: int
 ) -> list[tuple[float, float, float]]:
     """Train at rising rates until the loss has turned; return rate, loss and smoothed loss of each step."""
     optimizers = build_optimizer(passes.model.parts, spec.optimizer)
@@ -82,6 +86,8 @@ def _sweep(
     average, lowest = 0.0, math.inf
     limit = spec.optimizer.max_grad_norm or math.inf
     for step in range(_STEPS):
+        if passes.agreement.any(context.should_stop()):
+            raise Cancelled
         lr = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (_STEPS - 1))
         found = _finite_pass(passes, batches.next_step(micro_batches))
         norm = found.norms.total

@@ -16,7 +16,7 @@ import psutil
 import torch
 from torch import nn
 
-from core.contracts.errors import UserError
+from core.contracts.errors import Cancelled, UserError
 from core.contracts.worker import RunContext
 from core.train.data.batches import make_batches
 from core.train.engine.contracts import DataPart
@@ -45,6 +45,7 @@ def find_micro_batch(spec: TrainingSpec, context: RunContext, passes: Passes, pa
         part: The training part.
 
     Raises:
+        Cancelled: A stop was asked for meanwhile.
         UserError: A GPU of several ranks ran out of memory.
     """
     samples = spec.micro_batch * spec.optimizer.grad_accum_steps
@@ -53,6 +54,8 @@ def find_micro_batch(spec: TrainingSpec, context: RunContext, passes: Passes, pa
     limit = _limit_bytes(passes)
     with _unchanged_buffers(passes.model.parts):
         for size in sizes(samples, fewest, _least(passes.model.parts)):
+            if passes.agreement.any(context.should_stop()):
+                raise Cancelled
             if _expected(tried, size) > limit:
                 break
             needed = _peak(passes, part, size, fewest)

@@ -106,7 +106,7 @@ def _join(device: torch.device, timeout_s: float) -> None:
         backend = f"cpu:gloo,{device.type}:{backend}"
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
-    except dist.DistStoreError as error:
+    except (dist.DistStoreError, dist.DistNetworkError) as error:
         raise EnvironmentProblem(
             f"The ranks did not find each other within {timeout_s:.0f} s: {error}",
             "See whether a rank failed before it, and whether the hosts reach each other's ports.",

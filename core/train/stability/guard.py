@@ -227,6 +227,8 @@ class StabilityGuard:
             "speed": self._speed.state_dict(),
             "actions": self._actions,
             "noted": {name: list(when) for name, when in self._noted.items()},
+            "high": list(self._high),
+            "resting": dict(self._resting),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -240,7 +242,8 @@ class StabilityGuard:
         self._actions = max(self._actions, int(state["actions"]))
         then = {str(name): (int(step), int(times)) for name, (step, times) in state["noted"].items()}
         self._noted = then | self._noted
-        self._high.clear()
+        self._high = deque((bool(high) for high in state["high"]), maxlen=self._high.maxlen)
+        self._resting = {str(name): int(step) for name, step in state["resting"].items()} | self._resting
         self._skipped_in_a_row = 0
 
 

@@ -108,6 +108,10 @@ def check_distillation(spec: TrainingSpec, *, is_augmented: bool = False) -> tup
         message = "a teacher needs whole sequences and the model's outputs on every rank."
         hint = "Set pipeline and context parallel to 1, or leave the teacher empty."
         problems.append(FieldProblem(field="distillation.teacher", message=message, hint=hint))
+    if spec.distillation.cache_logits and spec.loading.stream:
+        message = "answers are kept by the number of a sample, and a stream has none."
+        hint = "Turn loading.stream off, or let the teacher answer anew at each step."
+        problems.append(FieldProblem(field="distillation.cache_logits", message=message, hint=hint))
     if spec.distillation.cache_logits and is_augmented:
         message = "the teacher's answers change with each augmented image, so they cannot be kept."
         hint = "Turn the augmentation off, or let the teacher answer anew at each step."

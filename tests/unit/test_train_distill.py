@@ -233,6 +233,21 @@ def saved_model_folder(tmp_path: Path) -> Path:
     return folder
 
 
+def test_answers_to_a_stream_cannot_be_kept(tmp_path: Path) -> None:
+    language = registry().get("train.language")
+    (tmp_path / "text.txt").write_text("one\n\ntwo\n")
+    given = {
+        "kind": "train.language",
+        "data": {"data": str(tmp_path / "text.txt")},
+        "steps": 1,
+        "loading": {"stream": True},
+        "distillation": {"teacher": str(saved_model_folder(tmp_path)), "cache_logits": True},
+    }
+    (problem,) = language.check(msgspec.convert(given, language.spec))
+    assert problem.field == "distillation.cache_logits"
+    assert "a stream has none" in problem.message
+
+
 def test_check_names_a_missing_teacher_and_a_layout_without_whole_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

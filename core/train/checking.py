@@ -15,6 +15,7 @@ from core.settings.home import default_home
 from core.train.compute_checks import check_compute
 from core.train.memory import estimate_memory
 from core.train.models.shape import ModelShape
+from core.train.parallel.layout import check_layout
 from core.train.profile.nsys import check_nsys
 from core.train.space import check_space, checkpoint_bytes
 from core.train.specs.training import TrainingSpec
@@ -60,8 +61,6 @@ def check_parallel(
     spec: TrainingSpec, shape: ModelShape | None, *, sequence_length: int = 0
 ) -> tuple[FieldProblem, ...]:
     """Return what stands against the ranks of a spec: their layout for a model of this shape, and how they are started."""
-    from core.train.parallel.layout import check_layout
-
     problems = check_layout(
         spec.parallel,
         shape,

@@ -100,6 +100,19 @@ def test_an_echo_does_not_hide_the_rank_that_failed_first() -> None:
     assert "1.20 GiB free of 79.11 GiB" in error.message
 
 
+def test_a_killed_rank_is_not_told_in_the_words_of_those_that_lost_it() -> None:
+    output = """[rank0]: Traceback (most recent call last):
+[rank0]: RuntimeError: Connection closed by peer [10.0.0.1]:4711
+Root Cause (first observed failure):
+[0]:
+  rank      : 1 (local_rank: 1)
+  exitcode  : -9 (pid: 11)
+"""
+    error = explain_failure(1, output, "py", "The training")
+    assert error.message == "Rank 1 of the training was ended by SIGKILL."
+    assert "memory runs out" in error.hint
+
+
 def test_the_tail_begins_with_this_attempt_and_is_bounded(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"old\n" + b"new\n")

@@ -25,6 +25,7 @@ _NOISE = (
     "Traceback (most recent call last)",
 )
 _LONGEST_QUOTE = 300
+_KILLED = (-int(signal.SIGKILL), 128 + int(signal.SIGKILL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def _hint(code: int, diagnosis: Diagnosis | None, interpreter: str) -> str:
         return f"Install {package!r} for {interpreter}, or choose the interpreter that has it."
     if diagnosis is not None:
         return diagnosis.hint
-    if code in (-9, 137):
+    if code in _KILLED:
         return (
             "The system ends a program like this when memory runs out: lower the batch size, or close other programs."
         )
@@ -126,6 +127,9 @@ def explain_failure(code: int, output: str, interpreter: str, what: str = "The s
             rank = rank if known.rank is None else known.rank
     elif rank is None:
         rank = quote.rank
+    if diagnosis is not None and diagnosis.is_secondary and code in _KILLED:
+        # Killed, it said nothing itself: what is quoted are other ranks that lost it.
+        diagnosis, quote = None, _Raised(rank, "")
     who = what if rank is None else f"Rank {rank} of {what[0].lower()}{what[1:]}"
     told = quote.line if diagnosis is None else diagnosis.message
     message = f"{who} {_how_it_ended(code)}" + (f": {told[:_LONGEST_QUOTE]}" if told else ".")

@@ -146,6 +146,23 @@ def test_the_best_checkpoint_stays_beside_the_newest(tmp_path: Path) -> None:
     assert kept == sorted({best, 12})
 
 
+def test_a_damaged_best_checkpoint_does_not_cost_the_model(tmp_path: Path) -> None:
+    task = RowTask()
+
+    def damage(number: int) -> float:
+        if number == 8:
+            shard = next(tmp_path.glob("runs/*/checkpoints/step-*2/__*"))
+            shard.write_bytes(shard.read_bytes()[:-9])
+        return 1.0
+
+    task.loss_scale = damage
+    ruin: dict[str, Any] = {"lr": 5.0, "schedule": "constant", "algorithm": "sgd", "warmup_fraction": 0.0}
+    context = train_here(tmp_path, task=task, steps=8, stability={"guard": False}, optimizer=ruin)
+    assert any("best step 2 is gone or damaged; the last weights are kept" in line for line in context.logs)
+    assert task.outcome is not None
+    assert task.outcome.best_step == 8
+
+
 def test_averaging_may_begin_in_a_resumed_run(tmp_path: Path) -> None:
     train_here(tmp_path)
     resumed = train_here(tmp_path, attempt=2, steps=6, optimizer={"ema_decay": 0.9})

@@ -188,11 +188,12 @@ class CheckpointStore:
         self._stager.close()
 
     def of_step(self, step: int) -> Path | None:
-        """Return the folder of this run's checkpoint of a step; None when it is not there. On every rank."""
+        """Return the folder of this run's checkpoint of a step; None when it is not there or damaged. On every rank."""
         path = ""
         if self._mesh.is_main:
             folders = RunLayout(self._context.run_dir).checkpoints.glob("step-*")
-            path = next((str(f) for f in folders if f.name.removeprefix("step-").lstrip("0") == str(step)), "")
+            found = next((f for f in folders if f.name.removeprefix("step-").lstrip("0") == str(step)), None)
+            path = str(found) if found is not None and not _is_damaged(found) else ""
         path = self._agreement.broadcast(path)
         return self._nodes.localize(Path(path)) if path else None
 
@@ -303,11 +304,14 @@ def _differences(held: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple
     return words
 
 
-def _is_intact(folder: Path) -> bool:
-    try:
-        return is_intact(folder, read_manifest(folder))
-    except (OSError, msgspec.MsgspecError):
+def _is_damaged(folder: Path) -> bool:
+    """Tell whether the files of a checkpoint are not those that its manifest speaks of; without one that is not known."""
+    if not (folder / MANIFEST).is_file():
         return False
+    try:
+        return not is_intact(folder, read_manifest(folder))
+    except (OSError, msgspec.MsgspecError):
+        return True
 
 
 def start_folder(start_from: str, home: Path) -> Path:
@@ -318,7 +322,7 @@ def start_folder(start_from: str, home: Path) -> Path:
     """
     folder = Path(start_from).expanduser()
     if folder.is_dir():
-        if (folder / MANIFEST).is_file() and not _is_intact(folder):
+        if _is_damaged(folder):
             raise UserError(
                 f"The checkpoint {folder} is damaged: its files do not hash as its manifest says.", "Choose another."
             )

@@ -244,7 +244,8 @@ class _Training:
             folder = self._store.of_step(at.best_step)
             if folder is None:
                 self._log(
-                    f"The checkpoint of the best step {at.best_step} is gone; the last weights are kept.", "warning"
+                    f"The checkpoint of the best step {at.best_step} is gone or damaged; the last weights are kept.",
+                    "warning",
                 )
             else:
                 keeper.load_best(folder)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from core.contracts.errors import EnvironmentProblem, FieldProblem, UserError
 from core.train.models.huggingface import (
+    check_generates,
     check_weights,
     count_parameters,
     find_folder,
@@ -83,6 +84,7 @@ def _described(spec: LanguageTrainingSpec, runs_dir: Path) -> KnownModel:
             model.source, runs_dir=runs_dir, parent=spec.parent, revision=model.revision, download=False
         )
         config = read_config(folder)
+        check_generates(folder, config)
         check_weights(folder, config)
         parameters = count_parameters(folder)
         tokens = _tokens_of(model, runs_dir, spec.parent) if model.tokenizer else token_count(folder)

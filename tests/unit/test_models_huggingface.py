@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from core.contracts.errors import EnvironmentProblem, UserError
-from core.train.models.huggingface import check_weights, count_parameters, find_folder, read_config, token_count
+from core.train.models.huggingface import (
+    check_generates,
+    check_weights,
+    count_parameters,
+    find_folder,
+    read_config,
+    token_count,
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = {"model_type": "llama", "hidden_size": 8}
@@ -192,3 +199,10 @@ def test_a_tokenizer_file_tells_its_tokens_or_that_it_is_damaged(tmp_path: Path)
     path.write_text("{")
     with pytest.raises(UserError, match="no tokenizer that can be read"):
         token_count(tmp_path)
+
+
+def test_a_model_of_another_task_is_no_language_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a BertForSequenceClassification, which does not continue text"):
+        check_generates(tmp_path, {"architectures": ["BertForSequenceClassification"]})
+    check_generates(tmp_path, {"architectures": ["GPT2LMHeadModel"]})
+    check_generates(tmp_path, {"architectures": None})

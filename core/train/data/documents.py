@@ -214,7 +214,9 @@ class DocumentFiles:
             elif isinstance(value, str):
                 yield Document(name=name, pieces=(Piece(text=value),) if value else ())
             else:
-                raise UserError(f"{name}: {column!r} is no text.", "Name a column of texts in text_field.")
+                raise UserError(
+                    f"{name}: {column!r} is no text.", "Give the row a text, or name another column in text_field."
+                )
 
     def __iter__(self) -> Iterator[Document]:
         """Yield all documents up to the limits of the spec, empty ones left out."""

@@ -248,7 +248,8 @@ class _TableReader:
             text = row[self._data.text_field]
             if not isinstance(text, str):
                 raise UserError(
-                    f"{place}: {self._data.text_field!r} is no text.", "Name a column of texts in text_field."
+                    f"{place}: {self._data.text_field!r} is no text.",
+                    "Give the row a text, or name another column in text_field.",
                 )
             yield place, text, read_label(place, row[self._data.label_field])
 

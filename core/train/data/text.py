@@ -214,7 +214,8 @@ def language_parts(  # noqa: PLR0913 - the engine's parts agreed on these
         validation = held_out
         training = preparation.part(train)
         if len(training.samples) == 0:
-            raise UserError(f"There is no text in {data.data}.", "Choose data with at least one document.")
+            what = "chat with an answer" if data.messages_field and data.train_on == "assistant" else "text"
+            raise UserError(f"There is no {what} in {data.data}.", "Choose data with at least one document.")
         maker.tell(train, training, validation)
     if validation is None:
         return training, None

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from core.contracts.errors import EnvironmentProblem, UserError
-from core.train.models.huggingface import check_weights, read_config
+from core.train.models.huggingface import check_generates, check_weights, read_config
 from core.train.models.shape import config_of_new
 from core.train.specs.model import ModelSpec
 
@@ -69,7 +69,9 @@ def load_causal(folder: Path, *, four_bit: bool = False) -> PreTrainedModel:
         UserError: No weights, damaged or foreign ones, or an architecture that is unknown or no causal language model.
         EnvironmentProblem: 4-bit weights do not work on this machine.
     """
-    check_weights(folder, read_config(folder))
+    config = read_config(folder)
+    check_generates(folder, config)
+    check_weights(folder, config)
     transformers_logging.disable_progress_bar()
     options: dict[str, Any] = {}
     if four_bit:

@@ -23,6 +23,7 @@ MODEL_KIND = "model.huggingface"
 _TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 _MODEL_FILES = (*_TOKENIZER_FILES, "*.safetensors")
 _MAX_HEADER_BYTES = 100 << 20
+_NOT_CAUSAL = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
 _LOGIN = "log in on this machine with 'hf auth login'"
 
 
@@ -199,6 +200,20 @@ def check_weights(folder: Path, config: dict[str, Any]) -> None:
             "Convert the weights to safetensors where you trust their source, and use that folder.",
         )
     raise UserError(f"{folder} has no weights (*.safetensors).", "Get the model's files again.")
+
+
+def check_generates(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse models that were made for another task than foretelling the next token.
+
+    Raises:
+        UserError: The configuration names the architecture of such a model.
+    """
+    others = [name for name in config.get("architectures") or () if str(name).endswith(_NOT_CAUSAL)]
+    if others:
+        raise UserError(
+            f"The model in {folder} is a {others[0]}, which does not continue text.",
+            "Choose a causal language model (...ForCausalLM), or train this one with train.text-classifier.",
+        )
 
 
 def _header(path: Path) -> dict[str, Any]:

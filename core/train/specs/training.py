@@ -19,6 +19,28 @@ from core.train.specs.tuning import TuningSpec
 
 _TRAINING = "Training"
 
+Epochs = Annotated[
+    float,
+    Meta(
+        title="Epochs",
+        gt=0,
+        le=100_000,
+        description="Passes over the training part; not looked at where steps are given.",
+        extra_json_schema=extra(_TRAINING),
+    ),
+]
+
+
+def micro_batch_of(samples: str) -> Meta:
+    """Return what is said of the field ``micro_batch`` of a kind whose samples are called so, such as ``images``."""
+    return Meta(
+        title="Micro-batch",
+        ge=1,
+        le=65_536,
+        description=f"{samples.capitalize()} per forward pass of a rank; halve it when memory runs out.",
+        extra_json_schema=extra(_TRAINING, samples),
+    )
+
 
 class TrainingSpec(RunSpec, frozen=True, kw_only=True):
     """What the engine needs to know. Samples per optimizer step = micro_batch x grad_accum_steps x data ranks."""
@@ -33,26 +55,8 @@ class TrainingSpec(RunSpec, frozen=True, kw_only=True):
             extra_json_schema=extra(_TRAINING, "steps"),
         ),
     ] = 0
-    epochs: Annotated[
-        float,
-        Meta(
-            title="Epochs",
-            gt=0,
-            le=100_000,
-            description="Passes over the training part; not looked at where steps are given.",
-            extra_json_schema=extra(_TRAINING),
-        ),
-    ] = 1.0
-    micro_batch: Annotated[
-        int,
-        Meta(
-            title="Micro-batch",
-            ge=1,
-            le=65_536,
-            description="Samples per forward pass of a rank; halve it when memory runs out.",
-            extra_json_schema=extra(_TRAINING, "samples"),
-        ),
-    ] = 8
+    epochs: Epochs = 1.0
+    micro_batch: Annotated[int, micro_batch_of("samples")] = 8
     global_batch: Annotated[
         int,
         Meta(

@@ -33,7 +33,7 @@ from core.train.specs.encoder import EncoderSpec
 from core.train.specs.model import PARENT
 from core.train.specs.optimizer import OptimizerSpec
 from core.train.specs.table_data import TableDataSpec
-from core.train.specs.training import TrainingSpec
+from core.train.specs.training import Epochs, TrainingSpec, micro_batch_of
 
 _TRAINING = "Training"
 _MATRICES_PER_LAYER = 4
@@ -59,26 +59,8 @@ class TextClassifierSpec(TrainingSpec, frozen=True, kw_only=True, tag="train.tex
 
     data: Annotated[TableDataSpec, Meta(title="Data")]
     model: Annotated[EncoderSpec, Meta(title="Model")] = EncoderSpec()
-    epochs: Annotated[
-        float,
-        Meta(
-            title="Epochs",
-            gt=0,
-            le=100_000,
-            description="Passes over the training part; not looked at where steps are given.",
-            extra_json_schema=extra(_TRAINING),
-        ),
-    ] = 3.0
-    micro_batch: Annotated[
-        int,
-        Meta(
-            title="Micro-batch",
-            ge=1,
-            le=65_536,
-            description="Texts per forward pass of a rank; halve it when memory runs out.",
-            extra_json_schema=extra(_TRAINING, "texts"),
-        ),
-    ] = 16
+    epochs: Epochs = 3.0
+    micro_batch: Annotated[int, micro_batch_of("texts")] = 16
     optimizer: Annotated[ClassifierOptimizerSpec, Meta(title="Optimizer")] = ClassifierOptimizerSpec()
 
 

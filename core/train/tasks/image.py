@@ -31,7 +31,7 @@ from core.train.fields import extra
 from core.train.models.shape import ModelShape
 from core.train.specs.image_data import DIGITS, DamagedImages
 from core.train.specs.optimizer import EmaDecay, OptimizerSpec
-from core.train.specs.training import TrainingSpec
+from core.train.specs.training import Epochs, TrainingSpec, micro_batch_of
 
 _MODEL = "Model"
 _DATA = "Data"
@@ -166,26 +166,8 @@ class ImageTrainingSpec(TrainingSpec, frozen=True, kw_only=True, tag="train.imag
             extra_json_schema=extra(_MODEL, advanced=True),
         ),
     ] = 0.1
-    epochs: Annotated[
-        float,
-        Meta(
-            title="Epochs",
-            gt=0,
-            le=100_000,
-            description="Passes over the training part; not looked at where steps are given.",
-            extra_json_schema=extra(_TRAINING),
-        ),
-    ] = 20.0
-    micro_batch: Annotated[
-        int,
-        Meta(
-            title="Micro-batch",
-            ge=1,
-            le=65_536,
-            description="Images per forward pass of a rank; halve it when memory runs out.",
-            extra_json_schema=extra(_TRAINING, "images"),
-        ),
-    ] = 32
+    epochs: Epochs = 20.0
+    micro_batch: Annotated[int, micro_batch_of("images")] = 32
     label_smoothing: Annotated[
         float,
         Meta(

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from core.contracts.errors import EnvironmentProblem, UserError
-from core.train.models.huggingface import check_generates, check_weights, read_config
+from core.train.models.huggingface import SAFE_LOADING, check_generates, check_weights, read_config
 from core.train.models.shape import config_of_new
 from core.train.specs.model import ModelSpec
 
@@ -82,10 +82,8 @@ def load_causal(folder: Path, *, four_bit: bool = False) -> PreTrainedModel:
             folder,
             dtype=torch.float32,
             attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
             output_loading_info=True,
+            **SAFE_LOADING,
             **options,
         )
     except ImportError as error:

@@ -20,6 +20,8 @@ from core.train.specs.model import PARENT
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 MODEL_KIND = "model.huggingface"
+SAFE_LOADING: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
+"""How a model of a folder is loaded, always: no pickles, no code of others, no network."""
 _TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 _MODEL_FILES = (*_TOKENIZER_FILES, "*.safetensors")
 _MAX_HEADER_BYTES = 100 << 20

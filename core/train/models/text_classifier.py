@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from core.contracts.errors import EnvironmentProblem, UserError
-from core.train.models.huggingface import check_weights, read_config
+from core.train.models.huggingface import SAFE_LOADING, check_weights, read_config
 from core.train.models.tokenizer import bpe_tokenizer
 
 if TYPE_CHECKING:
@@ -118,11 +118,9 @@ def load_classifier(
                 folder,
                 dtype=torch.float32,
                 attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                **SAFE_LOADING,
                 **options,
             )
     except ImportError as error:

@@ -26,7 +26,7 @@ from core.train.data.sources import list_sources
 from core.train.data.tokens import Made, key_of, made_once
 from core.train.engine.contracts import Batch, DataPart, Evaluation, Mesh, Outcome
 from core.train.engine.train import train
-from core.train.models.huggingface import find_folder
+from core.train.models.huggingface import find_folder, read_config
 from core.train.models.text_classifier import (
     classifier_of,
     encoder_tokenizer,
@@ -170,6 +170,7 @@ class TextClassifierTask:
         Raises:
             UserError: It cannot be loaded, or reads other tokens or knows other classes.
         """
+        read_config(folder)  # says plainly that a folder is of another kind
         if load_tokenizer(folder).get_vocab() != self._tokenizer.get_vocab():
             raise UserError(
                 f"The tokenizer of the teacher {folder} is another one than this model's.",

@@ -169,16 +169,21 @@ class ImageTask:
         Raises:
             UserError: The folder holds none, or it was trained on other images or classes.
         """
+        if not (folder / IMAGE_CONFIG).is_file():
+            raise UserError(
+                f"The teacher {folder} is no image classifier: it has no {IMAGE_CONFIG}.",
+                "Name a run of train.image, or the folder with its model.",
+            )
         teacher = read_config(folder / IMAGE_CONFIG)
         own = self.config
         for what, theirs, ours in (
             ("classes", teacher.classes, own.classes),
-            ("image size", teacher.image_size, own.image_size),
+            ("images (their size in pixels)", teacher.image_size, own.image_size),
             ("channels", teacher.channels, own.channels),
         ):
             if theirs != ours:
                 raise UserError(
-                    f"The teacher's {what} ({_shown(theirs)}) differ from those of this training ({_shown(ours)}).",
+                    f"The teacher was trained with other {what}: {_shown(theirs)}, not {_shown(ours)}.",
                     "Choose a teacher that was trained on the same images, or set the same image size and colour.",
                 )
         return load_torch_model(folder / IMAGE_CONFIG, folder / IMAGE_WEIGHTS)

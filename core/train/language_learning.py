@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from core.contracts.errors import UserError
 from core.contracts.events import Cell
 from core.contracts.worker import RunContext
 from core.train.engine.contracts import Batch, DataPart, Evaluation, Outcome
@@ -24,9 +25,10 @@ from core.train.models.causal import load_causal, new_causal
 from core.train.models.causal_flops import training_flops
 from core.train.models.family import PlainCausal, check_packing
 from core.train.models.generate import continue_text
+from core.train.models.huggingface import check_generates, read_config
 from core.train.models.losses import count_correct, summed_cross_entropy
 from core.train.models.shape import ModelShape
-from core.train.models.tokenizer import check_fits, load_tokenizer, token_bytes
+from core.train.models.tokenizer import load_tokenizer, token_bytes
 from core.train.parallel.decoder import DecoderLM
 
 if TYPE_CHECKING:
@@ -165,9 +167,14 @@ class LanguageTask:
         """Return a model to learn from, as ``forward`` runs it.
 
         Raises:
-            UserError: It cannot be loaded, or its vocabulary is another one.
+            UserError: It cannot be loaded, is no language model, or its tokens are others.
         """
-        check_fits(load_tokenizer(folder), int(self._parts.config.vocab_size), "the student")
+        check_generates(folder, read_config(folder))
+        if load_tokenizer(folder).get_vocab() != self._parts.tokenizer.get_vocab():
+            raise UserError(
+                f"The teacher {folder} has another tokenizer than this model.",
+                "Choose a teacher with the same tokenizer, or set model.tokenizer to the teacher's folder.",
+            )
         return as_engine_model(load_causal(folder))
 
     def finish(self, weights: Mapping[str, torch.Tensor], outcome: Outcome) -> None:

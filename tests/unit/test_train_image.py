@@ -221,7 +221,7 @@ def test_published_weights_that_cannot_be_fetched_are_said_plainly(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     config = config_of("torchvision:resnet18", ("x", "y"), 3)
-    with pytest.raises(EnvironmentProblem, match="could not be fetched"):
+    with pytest.raises(EnvironmentProblem, match="could not be fetched: Connection refused"):
         load_weights(build_network(config), config, "pretrained")
 
 

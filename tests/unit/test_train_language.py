@@ -219,6 +219,17 @@ def test_weights_of_another_model_are_refused(text: Path, tmp_path: Path) -> Non
         trained(small(text, model={"source": str(base)}), tmp_path / "home")
 
 
+def test_a_teacher_of_other_tokens_is_refused(text: Path, tmp_path: Path) -> None:
+    base = base_model(tmp_path / "base", text, tmp_path / "first")
+    spec = small(text, distillation={"teacher": str(base)}, model={"tokenizer": "bpe", "vocabulary": 512})
+    with pytest.raises(UserError, match="has another tokenizer than this model"):
+        trained(spec, tmp_path / "home")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForSequenceClassification"]}))
+    with pytest.raises(UserError, match="does not continue text"):
+        trained(small(text, distillation={"teacher": str(base)}), tmp_path / "home")
+
+
 def test_estimates_and_room_are_told_before_anything_is_loaded(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = small(text)
     assert KIND.checkpoint_bytes(spec)

@@ -71,7 +71,9 @@ def _timm_backbone(name: str, config: ImageNetworkConfig, classes: int) -> nn.Mo
 
     if not is_model(name):
         like = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:5])
-        raise UserError(f"timm has no classifier named {name}.", f"Similar names: {like}." if like else "")
+        raise UserError(
+            f"timm has no classifier named {name}.", f"Similar names: {like}." if like else "Write one of its names."
+        )
     options: dict[str, Any] = {"pretrained": False, "num_classes": classes, "in_chans": _BACKBONE_CHANNELS}
     if config.dropout:
         options["drop_rate"] = config.dropout

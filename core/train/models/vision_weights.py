@@ -6,6 +6,7 @@ Importing this module imports torch; only worker code may do so.
 
 from __future__ import annotations
 
+import errno
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,6 +83,13 @@ def _from_timm(name: str) -> Mapping[str, torch.Tensor]:
     return timm.create_model(name, pretrained=True).state_dict()
 
 
+def _reason(error: OSError) -> str:
+    """Return why something could not be fetched, in the first sentence of what the library says."""
+    cause = error.reason if isinstance(error, URLError) else error
+    words = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return words.partition(". ")[0].partition("\n")[0].rstrip(".")
+
+
 def published_weights(architecture: str) -> Mapping[str, torch.Tensor]:
     """Return the weights that the publisher of ``torchvision:<name>`` or ``timm:<name>`` offers; fetched once, then cached.
 
@@ -95,9 +103,11 @@ def published_weights(architecture: str) -> Mapping[str, torch.Tensor]:
         raise UserError(f"There are no published weights of the model {architecture}.", "Leave the weights empty.")
     try:
         return sources[library](name)
-    except (URLError, OSError) as error:
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
         raise EnvironmentProblem(
-            f"The weights of {architecture} could not be fetched: {error}",
+            f"The weights of {architecture} could not be fetched: {_reason(error)}.",
             "Check the network, or name a weights file of this machine.",
         ) from error
     except RuntimeError as error:

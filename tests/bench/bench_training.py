@@ -1,8 +1,8 @@
 """The engine's speed: tokens per second against a minimal PyTorch loop and Hugging Face's Trainer, and the start of a job.
 
-Prints one JSON line. All contenders train the same small Llama on the same bytes with the same settings, each in fresh
-processes, one after the other, in rounds; ours runs as users run it: with supervisor, telemetry, guard, metrics and an event line per
-step. Ragged: short documents, packed by us, padded to the longest of the batch by the Trainer; only tokens with a label
+Prints one JSON line. All contenders train the same small Llama on the same bytes with the same settings, each in a fresh
+process, one after the other, in rounds; ours with guard, metrics and an event line a step. Rates are given by wall and by
+processor time: the latter holds on a machine that does other things besides. Ragged: short documents, packed by us, padded to the longest of the batch by the Trainer; only tokens with a label
 count. Start: from the launch to the first step's event, against ``torchrun`` on a script that imports what ours does.
 
     python -m tests.bench.bench_training [--rounds N] [--steps N] [--threads N] [--skip-start]
@@ -53,21 +53,22 @@ def _texts(folder: Path) -> tuple[Path, Path]:
     return plain, ragged
 
 
-def _peer(name: str, text: Path, steps: int, threads: int) -> float:
-    settings = {**MODEL, "micro_batch": MICRO_BATCH, "steps": steps, "warmup_steps": WARMUP_STEPS}
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "tests.bench.training_peers",
-        name,
-        str(text),
-        json.dumps(settings),
-    ]
+def _rates_of(command: list[str], threads: int) -> dict[str, float]:
+    """Run a contender and return what it printed."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run([*command, str(threads)], capture_output=True, text=True, check=True, env=environment)
-    return float(json.loads(done.stdout.splitlines()[-1])["tokens_per_s"])
+    argv = [sys.executable, "-W", "ignore", "-m", *command]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _peer(name: str, text: Path, steps: int, threads: int) -> dict[str, float]:
+    settings = {**MODEL, "micro_batch": MICRO_BATCH, "steps": steps, "warmup_steps": WARMUP_STEPS}
+    command = ["tests.bench.training_peers", name, str(text), json.dumps(settings), str(threads)]
+    return _rates_of(command, threads)
+
+
+def _ours(home: Path, spec: dict[str, Any], threads: int) -> dict[str, float]:
+    return _rates_of(["tests.bench.training_ours", str(home), json.dumps(spec), str(WARMUP_STEPS)], threads)
 
 
 def _spec(text: Path, packing: str, steps: int, threads: int, **more: Any) -> dict[str, Any]:
@@ -85,14 +86,8 @@ def _spec(text: Path, packing: str, steps: int, threads: int, **more: Any) -> di
     }
 
 
-def _metrics(home: Home, run_id: Any) -> list[MetricEvent]:
-    batch = read_batch(home.run_dir(run_id), {}, 256 << 20)
-    events = [event for file in batch.files for event in file.events]
-    return [event for event in events if isinstance(event, MetricEvent) and "train/loss" in event.values]
-
-
-def _ours(home: Home, spec: dict[str, Any]) -> tuple[float, float]:
-    """Return tokens per second after the warm-up, and seconds from the launch to the first step's event."""
+def _seconds_to_first_step(home: Home, spec: dict[str, Any]) -> float:
+    """Return the seconds from a launch, as the window does it, to the first step's event."""
     launcher = Launcher(home)
     launched = time.time()
     run_id = launcher.launch(decode_spec(spec))
@@ -103,11 +98,9 @@ def _ours(home: Home, spec: dict[str, Any]) -> tuple[float, float]:
 
     state = wait_for(ended, "the run to end", _LIMIT_S)
     assert state is RunState.SUCCEEDED, (home.run_dir(run_id) / "stdout.local.log").read_text()
-    events = _metrics(home, run_id)
-    counted = [event for event in events if event.step > WARMUP_STEPS]
-    tokens = sum(float(e.values["train/tokens_per_s"]) * float(e.values["train/step_time_s"]) for e in counted)
-    before = next(event.ts for event in events if event.step == WARMUP_STEPS)
-    return tokens / (counted[-1].ts - before), events[0].ts - launched
+    batch = read_batch(home.run_dir(run_id), {}, 256 << 20)
+    events = [event for file in batch.files for event in file.events]
+    return min(e.ts for e in events if isinstance(e, MetricEvent) and "train/loss" in e.values) - launched
 
 
 def _bare_torchrun(folder: Path, processes: int) -> float:
@@ -128,20 +121,20 @@ def _bare_torchrun(folder: Path, processes: int) -> float:
     return time.perf_counter() - began
 
 
-def _rates(folder: Path, rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
+def _rounds(folder: Path, rounds: int, steps: int, threads: int) -> dict[str, list[dict[str, float]]]:
     plain, ragged = _texts(folder)
-    home = Home(folder / "home")
-    home.prepare()
-    found: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for name, rate in (
-            ("minimal loop", lambda: _peer("loop", plain, steps, threads)),
-            ("pilothouse", lambda: _ours(home, _spec(plain, "stream", steps, threads))[0]),
-            ("Trainer", lambda: _peer("trainer", plain, steps, threads)),
-            ("pilothouse, packed", lambda: _ours(home, _spec(ragged, "best-fit", steps, threads))[0]),
-            ("Trainer, padded", lambda: _peer("padded", ragged, steps, threads)),
+    found: dict[str, list[dict[str, float]]] = {}
+    for number in range(rounds):
+        rows = folder / f"rows-{number}", _spec(plain, "stream", steps, threads)
+        packed = folder / f"packed-{number}", _spec(ragged, "best-fit", steps, threads)
+        for name, rates in (
+            ("minimal loop", _peer("loop", plain, steps, threads)),
+            ("pilothouse", _ours(*rows, threads)),
+            ("Trainer", _peer("trainer", plain, steps, threads)),
+            ("pilothouse, packed", _ours(*packed, threads)),
+            ("Trainer, padded", _peer("padded", ragged, steps, threads)),
         ):
-            found.setdefault(name, []).append(rate())
+            found.setdefault(name, []).append(rates)
     return found
 
 
@@ -152,8 +145,8 @@ def _starts(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for processes in (1, 2):
         spec = _spec(plain, "stream", WARMUP_STEPS + 2, 1, parallel={"processes": processes})
-        _ours(home, spec)  # Fills the cache of tokens: a second start on the same data is what users wait for.
-        ours = [_ours(home, spec)[1] for _ in range(rounds)]
+        _seconds_to_first_step(home, spec)  # Fills the cache of tokens, which later starts on the same data find.
+        ours = [_seconds_to_first_step(home, spec) for _ in range(rounds)]
         bare = [_bare_torchrun(folder, processes) for _ in range(rounds)]
         figures = {"pilothouse_s": statistics.median(ours), "torchrun_s": statistics.median(bare)}
         found[f"{processes} processes"] = {**figures, "ratio": figures["pilothouse_s"] / figures["torchrun_s"]}
@@ -170,20 +163,25 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        rates = _rates(folder, asked.rounds, asked.steps, asked.threads)
+        found = _rounds(folder, asked.rounds, asked.steps, asked.threads)
         starts = {} if asked.skip_start else _starts(folder, asked.rounds)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
 
-    def ratio(ours: str, peer: str) -> float:
-        return statistics.median(a / b for a, b in zip(rates[ours], rates[peer], strict=True))
+    def ratios(ours: str, peer: str) -> dict[str, float]:
+        pairs = list(zip(found[ours], found[peer], strict=True))
+        return {
+            "wall": round(statistics.median(a["tokens_per_s"] / b["tokens_per_s"] for a, b in pairs), 3),
+            "cpu": round(statistics.median(a["tokens_per_cpu_s"] / b["tokens_per_cpu_s"] for a, b in pairs), 3),
+        }
 
     report = {
         "benchmark": "training",
         "load": os.getloadavg()[0],
-        "tokens_per_s": {name: round(value, 1) for name, value in medians.items()},
-        "ratio_to_minimal_loop": round(ratio("pilothouse", "minimal loop"), 3),
-        "ratio_to_trainer": round(ratio("pilothouse", "Trainer"), 3),
-        "ratio_packed_to_padded_trainer": round(ratio("pilothouse, packed", "Trainer, padded"), 3),
+        "tokens_per_cpu_s": {
+            name: round(statistics.median(one["tokens_per_cpu_s"] for one in rates), 1) for name, rates in found.items()
+        },
+        "to_minimal_loop": ratios("pilothouse", "minimal loop"),
+        "to_trainer": ratios("pilothouse", "Trainer"),
+        "packed_to_padded_trainer": ratios("pilothouse, packed", "Trainer, padded"),
         "start": starts,
     }
     sys.stdout.write(f"{json.dumps(report)}\n")

@@ -1,7 +1,7 @@
 """The peers of ``bench_training``: a minimal hand-written PyTorch loop and Hugging Face's Trainer on the same small Llama.
 
 ``python -m tests.bench.training_peers loop|trainer|padded TEXT SETTINGS`` trains on the bytes of a file and prints one JSON line:
-tokens per second after the warm-up steps, counted tokens only. It uses nothing of ours.
+tokens per second of wall and of processor time after the warm-up steps, counted tokens only. It uses nothing of ours.
 """
 
 from __future__ import annotations
@@ -64,7 +64,19 @@ def _documents(text: Path, context: int) -> list[torch.Tensor]:
     return [torch.tensor(list(json.loads(line)["text"].encode())[:context]) for line in lines]
 
 
-def minimal_loop(text: Path, settings: Settings) -> float:
+Seconds = tuple[float, float]
+"""Wall and processor seconds."""
+
+
+def _now() -> Seconds:
+    return time.perf_counter(), time.process_time()
+
+
+def _rates(tokens: float, began: Seconds, ended: Seconds) -> dict[str, float]:
+    return {"tokens_per_s": tokens / (ended[0] - began[0]), "tokens_per_cpu_s": tokens / (ended[1] - began[1])}
+
+
+def minimal_loop(text: Path, settings: Settings) -> dict[str, float]:
     """Train as the shortest honest loop would: AdamW, clipping, loss read each step."""
     model = _model(settings).train()
     rows = _rows(text, settings.context)
@@ -73,10 +85,10 @@ def minimal_loop(text: Path, settings: Settings) -> float:
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=settings.lr)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-    started = 0.0
+    started = _now()
     for step in range(settings.steps):
         if step == settings.warmup_steps:
-            started = time.perf_counter()
+            started = _now()
         first = (step * settings.micro_batch) % (len(rows) - settings.micro_batch)
         batch = rows[order[first : first + settings.micro_batch]]
         logits = model(input_ids=batch[:, :-1]).logits.float()
@@ -87,7 +99,7 @@ def minimal_loop(text: Path, settings: Settings) -> float:
         optimizer.zero_grad()
         loss.item()
     tokens = (settings.steps - settings.warmup_steps) * settings.micro_batch * (settings.context - 1)
-    return tokens / (time.perf_counter() - started)
+    return _rates(tokens, started, _now())
 
 
 class _Clock(TrainerCallback):
@@ -95,18 +107,17 @@ class _Clock(TrainerCallback):
 
     def __init__(self, warmup_steps: int) -> None:
         self.warmup_steps = warmup_steps
-        self.started = 0.0
-        self.ended = 0.0
+        self.started = self.ended = _now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         del args, control, kwargs
         if state.global_step == self.warmup_steps:
-            self.started = time.perf_counter()
-        self.ended = time.perf_counter()
+            self.started = _now()
+        self.ended = _now()
 
 
-def _train(samples: list[dict[str, torch.Tensor]], settings: Settings, collate: Any) -> float:
-    """Return the seconds that the Trainer took after the warm-up."""
+def _train(samples: list[dict[str, torch.Tensor]], settings: Settings, collate: Any) -> tuple[Seconds, Seconds]:
+    """Return when the Trainer was past the warm-up, and when it ended."""
     clock = _Clock(settings.warmup_steps)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -126,10 +137,10 @@ def _train(samples: list[dict[str, torch.Tensor]], settings: Settings, collate: 
             model=_model(settings), args=arguments, train_dataset=samples, data_collator=collate, callbacks=[clock]
         )
         trainer.train()
-    return clock.ended - clock.started
+    return clock.started, clock.ended
 
 
-def trainer(text: Path, settings: Settings) -> float:
+def trainer(text: Path, settings: Settings) -> dict[str, float]:
     """Train the same rows with Hugging Face's Trainer."""
     rows = _rows(text, settings.context)
     samples = [{"input_ids": row, "labels": row} for row in rows]
@@ -137,11 +148,11 @@ def trainer(text: Path, settings: Settings) -> float:
     def collate(batch: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         return {name: torch.stack([sample[name] for sample in batch]) for name in ("input_ids", "labels")}
 
-    seconds = _train(samples, settings, collate)
-    return (settings.steps - settings.warmup_steps) * settings.micro_batch * (settings.context - 1) / seconds
+    tokens = (settings.steps - settings.warmup_steps) * settings.micro_batch * (settings.context - 1)
+    return _rates(tokens, *_train(samples, settings, collate))
 
 
-def padded(text: Path, settings: Settings) -> float:
+def padded(text: Path, settings: Settings) -> dict[str, float]:
     """Train ragged documents with the Trainer, each batch padded to its longest; padding is not counted."""
     samples = [{"input_ids": ids} for ids in _documents(text, settings.context) if len(ids) > 1]
     counted: list[int] = []
@@ -154,12 +165,12 @@ def padded(text: Path, settings: Settings) -> float:
         labels = pad(ids, batch_first=True, padding_value=-100)
         return {"input_ids": pad(ids, batch_first=True), "attention_mask": mask, "labels": labels}
 
-    seconds = _train(samples, settings, collate)
-    return sum(counted[settings.warmup_steps : settings.steps]) / seconds
+    span = _train(samples, settings, collate)
+    return _rates(sum(counted[settings.warmup_steps : settings.steps]), *span)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[4]))
     contender = {"loop": minimal_loop, "trainer": trainer, "padded": padded}[sys.argv[1]]
-    rate = contender(Path(sys.argv[2]), Settings(**json.loads(sys.argv[3])))
-    sys.stdout.write(f"\n{json.dumps({'tokens_per_s': rate})}\n")
+    rates = contender(Path(sys.argv[2]), Settings(**json.loads(sys.argv[3])))
+    sys.stdout.write(f"\n{json.dumps(rates)}\n")

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from core.contracts.errors import EnvironmentProblem, UserError
+from core.contracts.ids import RunId
 from core.jobs.checkpoints import MANIFEST
 from core.jobs.records import EXIT_NO_SPACE
 from core.jobs.worker import is_no_space, report
@@ -78,6 +79,15 @@ def test_a_run_starts_from_the_checkpoint_of_another_and_counts_its_own_best(
     assert sorted(context.losses()) == [5, 6]
     assert task.outcome is not None
     assert task.outcome.best_step > 4
+
+
+def test_a_start_that_is_as_far_as_the_run_is_to_go_is_refused(tmp_path: Path, trained: SpyContext) -> None:
+    context = SpyContext(tmp_path)
+    context.run_id = RunId("20260102-000000-other-abcdef")
+    spec = row_spec(**{**SHORT, "checkpoints": {"start_from": str(newest(trained))}})
+    with pytest.raises(UserError, match="is of step 4, and this run ends at step 4"):
+        train(spec, context, maker(RowTask()))
+    context.close()
 
 
 def test_the_newest_intact_checkpoint_of_a_run_id_is_found_and_what_is_none_is_refused(trained: SpyContext) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from msgspec import Meta
+from msgspec import Meta, to_builtins
 
 from core.contracts.errors import InvalidSpec
 from core.contracts.forms import FieldKind
@@ -141,3 +141,19 @@ def test_every_built_in_kind_imports_and_describes_each_of_its_fields() -> None:
         assert form.summary
         for field in form.fields:
             assert field.description, f"{form.kind}: {field.path} has no description"
+
+
+def test_data_are_paths_where_a_model_or_a_run_may_be_a_name(tmp_path: Path) -> None:
+    given = {
+        "kind": "train.language",
+        "data": {"data": "text.txt", "validation_data": "stdlib"},
+        "model": {"source": "owner/model"},
+        "checkpoints": {"start_from": "20260101-000000-name-abcdef"},
+        "distillation": {"teacher": "./teacher"},
+    }
+    spec = to_builtins(decode_spec(given, folder=tmp_path))
+    assert spec["data"]["data"] == str(tmp_path / "text.txt")
+    assert spec["data"]["validation_data"] == "stdlib"
+    assert spec["model"]["source"] == "owner/model"
+    assert spec["checkpoints"]["start_from"] == "20260101-000000-name-abcdef"
+    assert spec["distillation"]["teacher"] == str(tmp_path / "teacher")

@@ -113,7 +113,10 @@ class _Training:
         self._say_start(model, at, resumed_from)
         profiler = ProfileRecorder(self._context, self._mesh, self._spec.tuning)
         try:
-            is_done = TrainingLoop(self._loop_parts(built, keeper, profiler, at), at).run()
+            parts = self._loop_parts(built, keeper, profiler, at)
+            if resumed_from is not None:
+                self._refuse_nothing_left(resumed_from, at.step, parts.total_steps)
+            is_done = TrainingLoop(parts, at).run()
         finally:
             profiler.close()
             built.batches.close()
@@ -222,6 +225,14 @@ class _Training:
             total_steps=total_steps,
             evaluate_every=evaluate_every,
         )
+
+    def _refuse_nothing_left(self, start: Path, step: int, total_steps: int) -> None:
+        """Refuse another run's checkpoint that is as far as this run is to go."""
+        if step >= total_steps and files.load_training(start)["run"] != self._context.run_id:
+            raise UserError(
+                f"The checkpoint {start} is of step {step:,}, and this run ends at step {total_steps:,}.",
+                "Give more steps or epochs: those that the checkpoint has seen count.",
+            )
 
     def _say_start(self, model: ParallelModel, at: Position, resumed_from: Path | None) -> None:
         weights = sum(local(p).numel() * model.share(p) for part in model.parts for p in part.parameters())

@@ -52,7 +52,7 @@ def told_as_users(path: Path, what: str) -> Generator[None]:
         traceback.print_exception(error)
         told = f"{type(error).__name__}: {error}".strip().removesuffix(":").splitlines()[0]
         raise UserError(
-            f"{what} failed in {_place(error, path)}: {told}", "Correct the file, then start again."
+            f"{what} failed in {_place(error, path)}: {told.rstrip('.')}.", "Correct the file, then start again."
         ) from error
 
 

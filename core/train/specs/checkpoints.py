@@ -59,6 +59,6 @@ class CheckpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 "Folder of a checkpoint to go on from, possibly of another parallel layout, or the id of a run, whose "
                 "newest one is taken; empty: from nothing."
             ),
-            extra_json_schema={**extra(_CHECKPOINTS, advanced=True), "path": "folder"},
+            extra_json_schema={**extra(_CHECKPOINTS, advanced=True), "path": "folder", "or_name": True},
         ),
     ] = ""

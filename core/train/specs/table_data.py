@@ -21,7 +21,7 @@ class TableDataSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             title="Table",
             min_length=1,
             description="File, folder or URL (s3://, webhdfs://, hdfs://) of .jsonl, .json, .csv, .tsv or .parquet, also .gz and .zst.",
-            extra_json_schema={**extra(_SECTION), "path": "file", "or_name": True},
+            extra_json_schema={**extra(_SECTION), "path": "file"},
         ),
     ]
     text_field: Annotated[
@@ -55,7 +55,7 @@ class TableDataSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(
             title="Validation table",
             description="Another table to validate on, of the same columns; empty: a share of the rows is held out.",
-            extra_json_schema={**extra(_SECTION, advanced=True), "path": "file", "or_name": True},
+            extra_json_schema={**extra(_SECTION, advanced=True), "path": "file"},
         ),
     ] = ""
     validation_fraction: Annotated[

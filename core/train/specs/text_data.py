@@ -29,7 +29,7 @@ class TextDataSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 "'stdlib' for the source text of Python's standard library, a file, a folder, or a URL (s3://, webhdfs://, "
                 "hdfs://). Texts, .jsonl, .json, .csv, .tsv and .parquet, also as .gz and .zst."
             ),
-            extra_json_schema={**extra(_SECTION), "path": "folder", "or_name": True, "names": [STDLIB]},
+            extra_json_schema={**extra(_SECTION), "path": "folder", "names": [STDLIB]},
         ),
     ] = STDLIB
     text_field: Annotated[
@@ -70,7 +70,7 @@ class TextDataSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Meta(
             title="Validation text",
             description="Other data to validate on, of the same form; empty: a share of the text is held out.",
-            extra_json_schema={**extra(_SECTION, advanced=True), "path": "folder", "or_name": True},
+            extra_json_schema={**extra(_SECTION, advanced=True), "path": "folder", "names": [STDLIB]},
         ),
     ] = ""
     validation_fraction: Annotated[

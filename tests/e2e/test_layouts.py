@@ -119,9 +119,19 @@ def test_an_unknown_layout_is_named_with_those_there_are() -> None:
     assert "zero3-x-tensor" in done.stderr
 
 
+def _heed_interrupts() -> None:
+    """Undo what a shell does to the commands that it starts in the background: they ignore interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_no_rank_outlives_the_command(ending: signal.Signals) -> None:
-    command = subprocess.Popen([*COMMAND, "--layout", "ddp"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = subprocess.Popen(
+        [*COMMAND, "--layout", "ddp"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=_heed_interrupts,  # noqa: PLW1509 - it only sets a signal
+    )
     ranks = wait_for(lambda: _two_children(command.pid), "two ranks", 120)
     command.send_signal(ending)
     assert command.wait(60) != 0

@@ -71,4 +71,4 @@ def test_kill_9_in_mid_epoch_resumes_with_the_losses_of_an_uninterrupted_run(lab
     assert resumed_from is not None
     assert resumed_from >= 21
     assert losses(lab, run_id) == losses(lab, whole)
-    assert len(losses(lab, whole)) == 5 * math.ceil(1131 / 64)
+    assert len(losses(lab, whole)) == math.ceil(5 * 1131 / 64)

@@ -291,7 +291,7 @@ def test_a_student_learns_from_the_folder_of_an_earlier_run_and_leaves_the_same_
     INT8.run(Int8Spec(method="onnxruntime", calibration_samples=64, max_accuracy_drop_points=50, **files), compressed)
     assert compressed.results["onnxruntime/size_bytes"] > 0
     other = RecordingContext(tmp_path / "other")
-    with pytest.raises(UserError, match=r"image size \(8\)"):
+    with pytest.raises(UserError, match=r"size in pixels\): 8, not 16"):
         run(spec_of(image_size=16, distillation={"teacher": str(teacher)}), other)
 
 

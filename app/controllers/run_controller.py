@@ -36,8 +36,9 @@ _POLL_MS = 1500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvesLoaded:
-    """Curves that were fetched, in answer to these requests."""
+    """Curves of a run that were fetched, in answer to these requests."""
 
+    run_id: RunId
     requests: tuple[CurveRequest, ...]
     curves: tuple[Curve, ...]
 
@@ -210,15 +211,13 @@ class RunController(QObject):
             curves = tuple(
                 _fetch(workspace, run_id, request, is_telemetry=request.key in telemetry) for request in requests
             )
-            return CurvesLoaded(requests=requests, curves=curves)
+            return CurvesLoaded(run_id=run_id, requests=requests, curves=curves)
 
-        def take(loaded: CurvesLoaded) -> None:
-            if run_id == self._run_id:
-                self._on_curves(loaded)
-
-        Op(fetch).succeeded(take).finished(lambda: self._asked.difference_update(requests)).start()
+        Op(fetch).succeeded(self._on_curves).finished(lambda: self._asked.difference_update(requests)).start()
 
     def _on_curves(self, loaded: CurvesLoaded) -> None:
+        if loaded.run_id != self._run_id:
+            return
         for request, curve in zip(loaded.requests, loaded.curves, strict=True):
             self.curves.load_detail(request, curve)
         self.curves_changed.emit({curve.key for curve in loaded.curves})

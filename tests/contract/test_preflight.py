@@ -19,6 +19,7 @@ from core.contracts.specs import RunSpec
 from core.fleet.preflight import check_hosts
 from core.plugins.decode import read_spec
 from core.settings.resources import examples_dir
+from core.train.tasks.language import LanguageTrainingSpec
 from tests.helpers.host_lab import HostLab, opened_host_lab
 from tests.helpers.host_pool import Connections, Watching
 from tests.helpers.ssh_server import opened_ssh_server
@@ -110,8 +111,9 @@ def test_what_a_run_needs_there(lab: HostLab, pool: Connections) -> None:
     data.mkdir(exist_ok=True)
     lab.small_disk("h1", Path(pool.records["h1"].work_dir), "20m")
     spec = read_spec(examples_dir() / "stdlib-lm.toml")
-    here = msgspec.structs.replace(spec, data=str(data))
-    nowhere = msgspec.structs.replace(spec, data="/no/such/corpus")
+    assert isinstance(spec, LanguageTrainingSpec)
+    here = msgspec.structs.replace(spec, data=msgspec.structs.replace(spec.data, data=str(data)))
+    nowhere = msgspec.structs.replace(spec, data=msgspec.structs.replace(spec.data, data="/no/such/corpus"))
     report = checked(pool, "h1", here)["h1"]
     assert of(report, "paths")[0].level is OK
     (disk,) = of(report, "disk")

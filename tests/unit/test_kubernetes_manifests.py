@@ -319,7 +319,7 @@ def test_all_problems_come_at_once_and_data_is_not_copied(tmp_path: Path):
 
 
 def test_a_kind_for_one_node_is_not_spread():
-    example = read_spec(examples_dir() / "digits.toml")
+    example = read_spec(examples_dir() / "benchmark.toml")
     kubernetes = msgspec.structs.replace(example.launch.kubernetes, image="i", nodes=2)
     spec = msgspec.structs.replace(example, launch=msgspec.structs.replace(example.launch, kubernetes=kubernetes))
     with pytest.raises(InvalidSpec, match="runs on one node"):

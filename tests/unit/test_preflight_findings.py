@@ -19,6 +19,7 @@ from core.fleet.self_test_answer import SelfTest, TorchFacts
 from core.fleet.worker_wheel import worker_version
 from core.plugins.decode import read_spec
 from core.settings.resources import examples_dir
+from core.train.tasks.language import LanguageTrainingSpec
 
 OK, WARNING, ERROR = FindingLevel.OK, FindingLevel.WARNING, FindingLevel.ERROR
 GIB = 1 << 30
@@ -201,9 +202,10 @@ def test_what_a_run_asks_of_its_hosts(tmp_path: Path) -> None:
     text = (examples_dir() / "stdlib-lm.toml").read_text(encoding="utf-8")
     spec_file.write_text(text, encoding="utf-8")
     spec = read_spec(spec_file)
-    named = msgspec.structs.replace(spec, data=str(data))
+    assert isinstance(spec, LanguageTrainingSpec)
+    named = msgspec.structs.replace(spec, data=msgspec.structs.replace(spec.data, data=str(data)))
     asked = demands_of(named)
-    assert asked.paths == (("data", str(data)),)
+    assert asked.paths == (("data.data", str(data)),)
     assert asked.checkpoint_bytes is not None
     assert asked.checkpoint_bytes > 1 << 20
     copied = demands_of(

@@ -46,7 +46,7 @@ def test_an_address_near_the_other_hosts_comes_first_and_bridges_come_last() -> 
 @pytest.mark.parametrize(
     ("kind", "launch", "said"),
     [
-        ("train.image", {"hosts": ["a", "b"]}, "runs on one host, not on 2"),
+        ("infer.benchmark", {"hosts": ["a", "b"]}, "runs on one host, not on 2"),
         ("train.script", {"hosts": ["a", "a"]}, "named twice"),
         ("train.script", {"hosts": ["a"], "devices": "b=0"}, "'b', which is no host"),
     ],

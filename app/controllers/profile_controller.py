@@ -77,9 +77,7 @@ class ProfileController(QObject):
 
     def save_trace(self, source: Path, target: Path) -> None:
         """Copy a trace to where the user wants it."""
-        Op(lambda: _copy(source, target)).succeeded(
-            lambda _: notify(Severity.SUCCESS, f"Saved {target.name}.", "Perfetto (ui.perfetto.dev) opens it.")
-        ).start()
+        Op(lambda: _copy(source, target)).succeeded(lambda _: notify(Severity.SUCCESS, f"Saved {target.name}.")).start()
 
     def _read(self) -> None:
         run_id, workspace = self._run_id, self._services.workspace

@@ -181,12 +181,12 @@ class ProfileBoard(QWidget):
         save.setObjectName("profile_trace_save")
         save.setIcon(icon("export"))
         save.clicked.connect(self._on_save)
-        hint = QLabel("Perfetto (ui.perfetto.dev) and chrome://tracing open it; nothing is sent anywhere.")
-        hint.setWordWrap(True)
-        set_kind(hint, "caption")
+        self._trace_hint = QLabel()
+        self._trace_hint.setWordWrap(True)
+        set_kind(self._trace_hint, "caption")
         row.addWidget(self._open)
         row.addWidget(save)
-        row.addWidget(hint, 1)
+        row.addWidget(self._trace_hint, 1)
         self._trace_row = QWidget()
         row.setContentsMargins(0, 0, 0, 0)
         self._trace_row.setLayout(row)
@@ -258,6 +258,7 @@ class ProfileBoard(QWidget):
         self._empty.set_content("clock", "No profile yet", waits if self._can_record else ended)
         trace = None if self._report is None else self._report.trace_path
         self._trace_row.setVisible(bool(trace))
+        self._trace_hint.setText(_opened_by(trace or ""))
 
     def _on_open(self) -> None:
         if self._report is not None:
@@ -270,3 +271,10 @@ class ProfileBoard(QWidget):
         chosen, _ = QFileDialog.getSaveFileName(self, "Save the trace", source.name)
         if chosen:
             self.copy_wanted.emit((source, Path(chosen)))
+
+
+def _opened_by(trace: str) -> str:
+    """Return which program opens a trace."""
+    if trace.endswith(".nsys-rep"):
+        return "NVIDIA Nsight Systems opens it."
+    return "Perfetto (ui.perfetto.dev) and chrome://tracing open it; nothing is sent anywhere."

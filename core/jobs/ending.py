@@ -22,6 +22,7 @@ _EVENT_TAIL_BYTES = 256 << 10
 _VMSTAT = Path("/proc/vmstat")
 RESUME_HINT = "Resume it to go on from its last checkpoint."
 _MEMORY_HINT = "Use a smaller batch or model, or close other programs, then resume it."
+_KILLED = re.compile(r"was ended by SIG(KILL|SEGV|BUS|ILL|FPE)")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -132,6 +133,8 @@ def _explained(attempt: Attempt, returncode: int, memory_kills: int, diagnosis: 
         message = f"The machine ran out of memory and the kernel ended a process of the run. {failure.message}"
         return Verdict(RunState.FAILED, message, _MEMORY_HINT, "memory_killed", failed_at=failure.ts)
     if failure is not None:
+        # A rank that was killed is a cause, whatever the others say that lost it.
+        is_secondary = is_secondary and not _KILLED.search(failure.message)
         return Verdict(RunState.FAILED, failure.message, failure.hint, kind, is_secondary, failure.ts)
     words = last_line(RunLayout(attempt.run_dir).stdout(attempt.node), attempt.stdout_offset)
     unexplained = _unexplained(returncode, memory_kills, words)

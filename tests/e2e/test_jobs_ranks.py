@@ -85,7 +85,8 @@ def test_kill_9_of_a_rank_names_it_and_leaves_nothing_on_either_node(tmp_path: P
     with opened_nodes(tmp_path, digits(100_000), processes=2) as lab:
         lab.start()
         lab.at_step("b", 3, LIMIT_S)
-        assert "[rank0]: rank 0 of 4 begins with step 1" in lab.output("a").splitlines()
+        begins = "[rank0]: rank 0 of 4 begins with step 1"
+        wait_for(lambda: begins in lab.output("a").splitlines(), "the first words of rank 0")
         os.kill(ranks_of(lab, "b")[0], signal.SIGKILL)
         standing = lab.ended("a", 60)
         assert standing.state is RunState.FAILED

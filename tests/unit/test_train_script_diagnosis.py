@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.train.script.diagnosis import explain_failure, read_tail
+from core.train.script.diagnosis import explain_failure, failed_rank, read_tail
 
 PLAIN = """loading
 Traceback (most recent call last):
@@ -120,3 +120,15 @@ def test_the_tail_begins_with_this_attempt_and_is_bounded(tmp_path: Path) -> Non
     log.write_bytes(b"x" * (1 << 20))
     assert len(read_tail(log, 0)) == 1 << 18
     assert read_tail(tmp_path / "missing", 0) == ""
+
+
+def test_of_ranks_that_fail_at_the_same_moment_the_killed_one_is_the_cause() -> None:
+    listed = (
+        "[rank0]: Failures:\n[1]:\n  time      : 2026\n  host      : h\n  rank      : 2 (local_rank: 0)\n"
+        "  exitcode  : -9 (pid: 7)\n  error_file: <N/A>\n  traceback : Signal 9 (SIGKILL) received by PID 7\n"
+        "Root Cause (first observed failure):\n[0]:\n  time      : 2026\n  host      : h\n"
+        "  rank      : 3 (local_rank: 1)\n  exitcode  : 1 (pid: 8)\n"
+    )
+    assert failed_rank(listed) == (2, -9)
+    assert failed_rank(listed.replace("-9", "1")) == (3, 1)
+    assert failed_rank("nothing of the kind") == (None, None)

@@ -17,6 +17,7 @@ from core.jobs.triage import Diagnosis, classify, rank_and_line
 
 _TAIL_BYTES = 1 << 18
 _FAILED_RANK = re.compile(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
+_LISTED_RANK = re.compile(r"rank\s*:\s*(\d+) \(local_rank: \d+\)\s*\n[^\n]*exitcode\s*:\s*(-?\d+)")
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?::\s.*)?$")
 _NOISE = (
     "ChildFailedError",
@@ -25,6 +26,7 @@ _NOISE = (
     "Traceback (most recent call last)",
 )
 _LONGEST_QUOTE = 300
+_CRASHES = tuple(-int(one) for one in (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE))
 _KILLED = (-int(signal.SIGKILL), 128 + int(signal.SIGKILL))
 
 
@@ -100,9 +102,15 @@ def _hint(code: int, diagnosis: Diagnosis | None, interpreter: str) -> str:
 
 
 def failed_rank(output: str) -> tuple[int | None, int | None]:
-    """Return the rank that torchrun names as the first that failed, and its exit code; None where it names none."""
+    """Return the rank that failed first, and its exit code, as torchrun's summary tells; None where there is none.
+
+    Of ranks that it saw fail at the same moment it names any as the root; one that was killed is the cause then.
+    """
     root = _FAILED_RANK.search(output)
-    return (int(root[1]), int(root[2])) if root else (None, None)
+    if root is None:
+        return None, None
+    killed = [(int(rank), int(code)) for rank, code in _LISTED_RANK.findall(output) if int(code) in _CRASHES]
+    return killed[0] if killed else (int(root[1]), int(root[2]))
 
 
 def explain_failure(code: int, output: str, interpreter: str, what: str = "The script") -> UserError:

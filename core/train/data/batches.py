@@ -12,6 +12,7 @@ import contextlib
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -160,7 +161,7 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0].rstrip(".")
 
 
-class _Waiting:
+class _Waiting(ABC):
     """What both kinds of batches share: the loading processes and the time spent waiting for them."""
 
     def __init__(self, mesh: Mesh, loading: LoadingSpec) -> None:
@@ -169,8 +170,9 @@ class _Waiting:
         self._loading: _Loading | None = None
         self.last_wait_s = 0.0
 
+    @abstractmethod
     def _start(self) -> _Loading:
-        raise NotImplementedError
+        """Begin to load from where the position is."""
 
     def _take(self, number: int) -> list[Any]:
         began = time.perf_counter()
